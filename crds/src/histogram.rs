@@ -1,0 +1,251 @@
+//! A mergeable log-linear histogram of durations.
+//!
+//! Each power of two of nanoseconds is split into 64 buckets of equal width, so that a bucket's middle is at most
+//! 1/128 (0.8 %) away from any value in it, from 64 ns up to [`MAX_NANOS`]. Below 64 ns each nanosecond has a bucket.
+//! Merging adds counts: the percentiles of a merge are those of the pooled samples within the same error, however the
+//! samples were split. Averages of percentiles have no such property, which is why nothing in PeerNet averages them.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Values above this (60 s) are counted in the bucket of this one.
+pub const MAX_NANOS: u64 = 60_000_000_000;
+
+const SUB_BUCKET_BITS: u32 = 6;
+const SUB_BUCKETS: u64 = 1 << SUB_BUCKET_BITS;
+
+/// Counts of durations by bucket. On the wire: a list of `[bucket, count]` in ascending order, empty buckets left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<(u16, u64)>", into = "Vec<(u16, u64)>")]
+pub struct Histogram {
+    counts: BTreeMap<u16, u64>,
+}
+
+impl Histogram {
+    /// An empty histogram.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Counts one duration, in nanoseconds.
+    pub fn record(&mut self, nanos: u64) {
+        self.add(bucket_of(nanos), 1);
+    }
+
+    /// Adds all counts of `other`.
+    pub fn merge(&mut self, other: &Self) {
+        for (&bucket, &count) in &other.counts {
+            self.add(bucket, count);
+        }
+    }
+
+    /// Number of durations counted.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.counts
+            .values()
+            .fold(0, |sum, &count| sum.saturating_add(count))
+    }
+
+    /// Whether nothing was counted.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.counts.is_empty()
+    }
+
+    /// The smallest recorded value, in nanoseconds, that at least `permille` thousandths of all values do not exceed
+    /// (nearest rank), within the bucket's error. `None` if nothing was counted: unknown is not zero.
+    #[must_use]
+    pub fn quantile(&self, permille: u16) -> Option<u64> {
+        let total = u128::from(self.count());
+        let rank = (total * u128::from(permille.min(1000))).div_ceil(1000).max(1);
+        let mut seen = 0_u128;
+        for (&bucket, &count) in &self.counts {
+            seen += u128::from(count);
+            if seen >= rank {
+                return Some(middle_of(bucket));
+            }
+        }
+        None
+    }
+
+    /// The middle of the highest bucket in use, in nanoseconds.
+    #[must_use]
+    pub fn max(&self) -> Option<u64> {
+        self.counts.keys().next_back().map(|&bucket| middle_of(bucket))
+    }
+
+    /// Each used bucket's middle in nanoseconds and its count, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.counts
+            .iter()
+            .map(|(&bucket, &count)| (middle_of(bucket), count))
+    }
+
+    fn add(&mut self, bucket: u16, count: u64) {
+        let slot = self.counts.entry(bucket).or_default();
+        *slot = slot.saturating_add(count);
+    }
+}
+
+/// What is wrong with a histogram on the wire.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum InvalidHistogram {
+    /// Buckets must ascend strictly.
+    #[error("histogram bucket {0} does not ascend")]
+    Unordered(u16),
+    /// The bucket lies above [`MAX_NANOS`].
+    #[error("histogram bucket {0} is out of range")]
+    OutOfRange(u16),
+    /// Empty buckets are left out; a count that no agent can have reached is refused.
+    #[error("histogram bucket {0} has an impossible count")]
+    Count(u16),
+}
+
+/// More samples than this in one bucket can't come from a prober: a million a second for ten days.
+const MAX_COUNT: u64 = 1 << 40;
+
+impl TryFrom<Vec<(u16, u64)>> for Histogram {
+    type Error = InvalidHistogram;
+
+    fn try_from(wire: Vec<(u16, u64)>) -> Result<Self, Self::Error> {
+        let highest = bucket_of(MAX_NANOS);
+        let mut previous = None;
+        for &(bucket, count) in &wire {
+            if previous.is_some_and(|previous| previous >= bucket) {
+                return Err(InvalidHistogram::Unordered(bucket));
+            }
+            if bucket > highest {
+                return Err(InvalidHistogram::OutOfRange(bucket));
+            }
+            if count == 0 || count > MAX_COUNT {
+                return Err(InvalidHistogram::Count(bucket));
+            }
+            previous = Some(bucket);
+        }
+        Ok(Self {
+            counts: wire.into_iter().collect(),
+        })
+    }
+}
+
+impl From<Histogram> for Vec<(u16, u64)> {
+    fn from(histogram: Histogram) -> Self {
+        histogram.counts.into_iter().collect()
+    }
+}
+
+fn bucket_of(nanos: u64) -> u16 {
+    let nanos = nanos.min(MAX_NANOS);
+    let shift = (u64::BITS - nanos.leading_zeros()).saturating_sub(SUB_BUCKET_BITS + 1);
+    // At most 30 * 64 + 127 for MAX_NANOS: far inside u16.
+    u16::try_from(u64::from(shift) * SUB_BUCKETS + (nanos >> shift)).unwrap_or(u16::MAX)
+}
+
+fn middle_of(bucket: u16) -> u64 {
+    let bucket = u64::from(bucket);
+    let shift = (bucket / SUB_BUCKETS).saturating_sub(1);
+    let low = (bucket - shift * SUB_BUCKETS) << shift;
+    low + ((1 << shift) >> 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn exact_quantile(samples: &[u64], permille: u16) -> u64 {
+        let mut sorted = samples.to_vec();
+        sorted.sort_unstable();
+        let rank = (sorted.len() * usize::from(permille)).div_ceil(1000).max(1);
+        sorted[rank - 1]
+    }
+
+    fn within_one_percent(got: u64, exact: u64) -> bool {
+        got.abs_diff(exact) * 100 <= exact
+    }
+
+    #[test]
+    fn buckets_are_contiguous_and_hold_their_middle() {
+        for bucket in 0..=bucket_of(MAX_NANOS) {
+            assert_eq!(bucket_of(middle_of(bucket).min(MAX_NANOS)), bucket);
+        }
+    }
+
+    #[test]
+    fn nothing_counted_is_unknown() {
+        assert_eq!(Histogram::new().quantile(500), None);
+        assert_eq!(Histogram::new().max(), None);
+    }
+
+    #[test]
+    fn average_of_p99s_is_not_the_p99() {
+        // One agent sees 1 ms for ever, the other 100 ms once in fifty. The average of their p99s names a latency that
+        // not one probe had; the merge names one that was really felt.
+        let (mut calm, mut spiky) = (Histogram::new(), Histogram::new());
+        let mut pooled = Vec::new();
+        for i in 0..1000_u64 {
+            let late = if i % 50 == 0 { 100_000_000 } else { 1_000_000 };
+            calm.record(1_000_000);
+            spiky.record(late);
+            pooled.extend([1_000_000, late]);
+        }
+        let average = (calm.quantile(990).unwrap() + spiky.quantile(990).unwrap()) / 2;
+        let exact = exact_quantile(&pooled, 990);
+        let mut merged = calm;
+        merged.merge(&spiky);
+        assert!(within_one_percent(merged.quantile(990).unwrap(), exact));
+        assert!(!within_one_percent(average, exact));
+    }
+
+    #[test]
+    fn hostile_wire_data_is_refused() {
+        for (wire, error) in [
+            ("[[9,1],[9,1]]", "does not ascend"),
+            ("[[9,1],[8,1]]", "does not ascend"),
+            ("[[65535,1]]", "out of range"),
+            ("[[9,0]]", "impossible count"),
+            ("[[9,18446744073709551615]]", "impossible count"),
+            ("[[9,-1]]", "invalid value"),
+            ("[[9,1.5]]", "invalid type"),
+        ] {
+            let got = serde_json::from_str::<Histogram>(wire).unwrap_err().to_string();
+            assert!(got.contains(error), "{wire}: {got}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn merged_percentiles_match_the_pooled_samples_however_they_are_split(
+            samples in prop::collection::vec(10_000..=MAX_NANOS, 1..600),
+            agents in 1_usize..8,
+        ) {
+            let mut parts = vec![Histogram::new(); agents];
+            for (i, &sample) in samples.iter().enumerate() {
+                parts[(i * 7 + i / 3) % agents].record(sample);
+            }
+            let mut merged = Histogram::new();
+            for part in &parts {
+                merged.merge(part);
+            }
+            prop_assert_eq!(merged.count(), samples.len() as u64);
+            for permille in [1, 500, 900, 990, 999, 1000] {
+                let (got, exact) = (merged.quantile(permille).unwrap(), exact_quantile(&samples, permille));
+                prop_assert!(within_one_percent(got, exact), "p{} {} {}", permille, got, exact);
+            }
+        }
+
+        #[test]
+        fn the_wire_keeps_every_count(samples in prop::collection::vec(any::<u64>(), 0..200)) {
+            let mut histogram = Histogram::new();
+            for &sample in &samples {
+                histogram.record(sample);
+            }
+            let wire = serde_json::to_string(&histogram).unwrap();
+            prop_assert_eq!(serde_json::from_str::<Histogram>(&wire).unwrap(), histogram);
+        }
+    }
+}

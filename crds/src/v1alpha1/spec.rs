@@ -1,0 +1,386 @@
+//! What the user asks for.
+
+#![expect(
+    unreachable_pub,
+    reason = "KubeSchema repeats each struct inside a private function"
+)]
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::Affinity;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{schema, status::PeerNetworkStatus};
+
+/// A network of peers: libp2p agents in pods that measure the round trips between each other.
+#[derive(CustomResource, KubeSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[kube(
+    group = "peernet.dev",
+    version = "v1alpha1",
+    kind = "PeerNetwork",
+    plural = "peernetworks",
+    singular = "peernetwork",
+    shortname = "pnet",
+    category = "p2p",
+    namespaced,
+    status = "PeerNetworkStatus",
+    derive = "PartialEq",
+    derive = "Default",
+    doc = "A network of peers: libp2p agents in pods that measure the round trips between each other.",
+    validation = Rule::new("self.metadata.name.size() <= 40").message(
+        "metadata.name: use at most 40 characters, since the names of pods and other objects are made from it"),
+    validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message(
+        "metadata.name: use lower-case letters, digits and '-', beginning with a letter and without '.', since it becomes a DNS name"),
+    scale(
+        spec_replicas_path = ".spec.replicas",
+        status_replicas_path = ".status.replicas",
+        label_selector_path = ".status.selector"
+    ),
+    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#,
+        description = "Whether every node is ready, reports, and is connected to its peers"),
+    printcolumn(name = "Nodes", type_ = "string", json_path = ".status.columns.nodes",
+        description = "Nodes that are ready, of those wanted"),
+    printcolumn(name = "Peers", type_ = "string", json_path = ".status.columns.peers",
+        description = "Fewest peers that a node is connected to, of those expected"),
+    printcolumn(name = "RTT P50", type_ = "string", json_path = ".status.columns.rttP50",
+        description = "Median round-trip time of libp2p ping over all pairs of nodes"),
+    printcolumn(name = "RTT P99", type_ = "string", json_path = ".status.columns.rttP99",
+        description = "99th percentile of the round-trip time over all pairs of nodes"),
+    printcolumn(name = "Loss", type_ = "string", json_path = ".status.columns.loss",
+        description = "Share of probes that got no answer in time"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Status", type_ = "string", priority = 1,
+        json_path = r#".status.conditions[?(@.type=="Ready")].message"#, description = "What the Ready condition says"),
+    printcolumn(name = "Worst link", type_ = "string", priority = 1, json_path = ".status.columns.worstLink",
+        description = "The pair of nodes with the highest 99th percentile"),
+    printcolumn(name = "Image", type_ = "string", priority = 1, json_path = ".status.columns.image",
+        description = "Image that the nodes are to run")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct PeerNetworkSpec {
+    /// How the agents run. `StatefulSet`: as many as `replicas` says, spread over nodes and zones, for a network of
+    /// peers. `DaemonSet`: one on each node of the cluster that the pod template's node selector and tolerations allow,
+    /// to measure the cluster itself. An agent's peer id follows from its pod's name in a StatefulSet and from its
+    /// node's name in a DaemonSet, so changing the workload gives the agents new peer ids.
+    #[serde(default)]
+    pub workload: Workload,
+
+    /// Number of agents in a StatefulSet. `kubectl scale` and a HorizontalPodAutoscaler set this field. A DaemonSet
+    /// takes its number from the cluster's nodes and ignores it.
+    #[serde(default = "default_replicas")]
+    #[schemars(range(min = 0, max = 500))]
+    pub replicas: i32,
+
+    /// How agents find each other.
+    #[serde(default)]
+    pub discovery: Discovery,
+
+    /// What agents measure, and how often.
+    #[serde(default)]
+    pub probe: Probe,
+
+    /// Run the agents in their nodes' network namespace, to measure the nodes' own network without the cluster's pod
+    /// network. Such pods may not run where Pod Security `restricted` or `baseline` is enforced, and take TCP ports
+    /// 4001 and 8080 of their node, so that one such network fits on a node.
+    #[serde(default)]
+    pub host_network: bool,
+
+    /// Image of the agents. Without it, the one that the operator was installed with, which always fits the operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512), regex(pattern = r"^[^\s]+$"))]
+    pub image: Option<String>,
+
+    /// When the kubelet pulls the agents' image. Without it, what the operator was installed with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_pull_policy: Option<ImagePullPolicy>,
+
+    /// Secrets of this namespace with which the agents' image is pulled.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub image_pull_secrets: Vec<ImagePullSecret>,
+
+    /// Labels, scheduling and resources of the agents' pods.
+    #[serde(default)]
+    pub pod_template: PodTemplate,
+}
+
+/// Kind of workload that runs the agents.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+pub enum Workload {
+    /// A number of agents, spread over nodes and zones.
+    #[default]
+    StatefulSet,
+    /// One agent on every node.
+    DaemonSet,
+}
+
+/// How agents find each other. Each way is bounded, and none but one is needed.
+#[derive(KubeSchema, Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.dns || self.mdns || (has(self.bootstrapPeers) && self.bootstrapPeers.size() > 0)").message(
+    "spec.discovery: with dns and mdns off, agents can't find each other: turn one on or give bootstrapPeers"))]
+pub struct Discovery {
+    /// Look the agents up in the DNS of the network's headless Service. This works on every cluster network.
+    #[serde(default = "yes")]
+    pub dns: bool,
+
+    /// Ask for agents on the local link by multicast DNS. Most cluster networks don't carry multicast from pod to pod, so
+    /// this rarely finds any that `dns` does not; it needs no name service.
+    #[serde(default = "yes")]
+    pub mdns: bool,
+
+    /// Learn about further agents from the ones already met, through the network's own Kademlia DHT.
+    #[serde(default = "yes")]
+    pub kademlia: bool,
+
+    /// Addresses of libp2p hosts to connect to, as multiaddrs that end in the host's peer id:
+    /// `/ip4/192.0.2.7/tcp/4001/p2p/12D3KooW...`. They are connected to for ever; they are not measured unless they are
+    /// agents of this network.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), schema_with = "schema::bootstrap_peers")]
+    pub bootstrap_peers: Vec<String>,
+}
+
+/// What agents measure, and how often.
+#[derive(KubeSchema, Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("duration(self.interval) >= duration('100ms') && duration(self.interval) <= duration('1h')")
+        .message("spec.probe.interval: use a duration from 100ms to 1h"),
+    validation = Rule::new("duration(self.timeout) >= duration('10ms') && duration(self.timeout) <= duration('60s')")
+        .message("spec.probe.timeout: use a duration from 10ms to 60s"),
+    validation = Rule::new("duration(self.window) >= duration('10s') && duration(self.window) <= duration('24h')")
+        .message("spec.probe.window: use a duration from 10s to 24h"),
+    validation = Rule::new("duration(self.window).getMilliseconds() >= 10 * duration(self.interval).getMilliseconds()")
+        .message("spec.probe.window: use at least ten times spec.probe.interval, so that percentiles stand on samples"),
+)]
+pub struct Probe {
+    /// Time from one ping of a peer to the next, as `1s` or `500ms`. The pace is kept (with a little jitter) whether or
+    /// not answers come.
+    #[serde(default = "default_interval")]
+    #[schemars(length(max = 16), regex(pattern = crate::duration::PATTERN))]
+    pub interval: String,
+
+    /// Time after which a ping without an answer counts as lost. A lost ping is never part of a round-trip time.
+    #[serde(default = "default_timeout")]
+    #[schemars(length(max = 16), regex(pattern = crate::duration::PATTERN))]
+    pub timeout: String,
+
+    /// Span of time that the reported numbers cover: they are those of the last `window`.
+    #[serde(default = "default_window")]
+    #[schemars(length(max = 16), regex(pattern = crate::duration::PATTERN))]
+    pub window: String,
+
+    /// Most peers that an agent connects to on its own. In a larger network each agent takes a stable choice, so that the
+    /// cost per agent stays the same however many there are.
+    #[serde(default = "default_peers_per_node")]
+    #[schemars(range(min = 1, max = 256))]
+    pub peers_per_node: i32,
+}
+
+/// When the kubelet pulls the image. Without it, what the operator was installed with.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+pub enum ImagePullPolicy {
+    /// At every start of a pod.
+    Always,
+    /// If the node does not have it.
+    IfNotPresent,
+    /// Never: it must be on the node.
+    Never,
+}
+
+/// A Secret with credentials for an image registry.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+pub struct ImagePullSecret {
+    /// Name of the Secret, in the same namespace.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// The part of the agents' pods that users shape.
+#[derive(KubeSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new(
+        "!has(self.labels) || self.labels.all(key, !key.startsWith('peernet.dev/') && !key.startsWith('app.kubernetes.io/'))")
+        .message("spec.podTemplate.labels: labels under peernet.dev/ and app.kubernetes.io/ are set by the operator, use other keys"),
+)]
+pub struct PodTemplate {
+    /// Labels to add to the pods, at most 32.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::labels")]
+    pub labels: BTreeMap<String, String>,
+
+    /// Annotations to add to the pods, at most 32.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::annotations")]
+    pub annotations: BTreeMap<String, String>,
+
+    /// Labels that a node must have to run an agent.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::labels")]
+    pub node_selector: BTreeMap<String, String>,
+
+    /// Taints that the pods tolerate, at most 32.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub tolerations: Vec<Toleration>,
+
+    /// Affinity and anti-affinity of the pods, as in a Pod's `spec.affinity`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::bounded::<Affinity>")]
+    pub affinity: Option<Affinity>,
+
+    /// How the pods spread over nodes and zones, at most 8 rules. Without any, they spread over nodes and zones as evenly
+    /// as the scheduler can, which is what a measurement of the network wants. A DaemonSet has no use for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["topologyKey".into(), "whenUnsatisfiable".into()]))]
+    pub topology_spread_constraints: Vec<TopologySpreadConstraint>,
+
+    /// CPU and memory of an agent. Without it: requests of 10m CPU and 24Mi, a limit of 64Mi memory, and no CPU limit,
+    /// since a throttled agent measures its own throttling.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
+
+    /// Name of the PriorityClass of the pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub priority_class_name: Option<String>,
+}
+
+/// A taint that the pods tolerate.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Toleration {
+    /// Key of the taint. Empty with operator `Exists`: every taint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 316))]
+    pub key: Option<String>,
+    /// `Equal` (the default): the value must be the same. `Exists`: any value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operator: Option<TolerationOperator>,
+    /// Value of the taint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub value: Option<String>,
+    /// Effect of the taint. Without it: every effect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effect: Option<TolerationEffect>,
+    /// How long the pods stay when a `NoExecute` taint comes. Without it: for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub toleration_seconds: Option<i64>,
+}
+
+/// How a toleration compares.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+pub enum TolerationOperator {
+    /// The taint's value must be the same.
+    Equal,
+    /// Any value.
+    Exists,
+}
+
+/// Effect of a taint.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+pub enum TolerationEffect {
+    /// New pods don't come.
+    NoSchedule,
+    /// New pods rather don't come.
+    PreferNoSchedule,
+    /// Running pods leave, too.
+    NoExecute,
+}
+
+/// How the pods spread over one kind of place.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TopologySpreadConstraint {
+    /// Label of nodes that names the place, like `topology.kubernetes.io/zone`.
+    #[schemars(length(min = 1, max = 316))]
+    pub topology_key: String,
+    /// Largest difference in the number of pods between two places.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 500))]
+    pub max_skew: i32,
+    /// What to do with a pod that would exceed it.
+    #[serde(default)]
+    pub when_unsatisfiable: WhenUnsatisfiable,
+}
+
+/// What to do with a pod that no place suits.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+pub enum WhenUnsatisfiable {
+    /// Schedule it all the same, where it does the least harm.
+    #[default]
+    ScheduleAnyway,
+    /// Leave it pending.
+    DoNotSchedule,
+}
+
+/// Requests and limits of CPU and memory.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+pub struct Resources {
+    /// What is set aside for an agent, like `cpu: 10m`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::quantities")]
+    pub requests: BTreeMap<String, String>,
+    /// What an agent may use at most, like `memory: 64Mi`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::quantities")]
+    pub limits: BTreeMap<String, String>,
+}
+
+impl Default for Discovery {
+    fn default() -> Self {
+        Self {
+            dns: true,
+            mdns: true,
+            kademlia: true,
+            bootstrap_peers: Vec::new(),
+        }
+    }
+}
+
+impl Default for Probe {
+    fn default() -> Self {
+        Self {
+            interval: default_interval(),
+            timeout: default_timeout(),
+            window: default_window(),
+            peers_per_node: default_peers_per_node(),
+        }
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn one() -> i32 {
+    1
+}
+
+fn default_replicas() -> i32 {
+    3
+}
+
+fn default_interval() -> String {
+    "1s".to_owned()
+}
+
+fn default_timeout() -> String {
+    "2s".to_owned()
+}
+
+fn default_window() -> String {
+    "5m".to_owned()
+}
+
+fn default_peers_per_node() -> i32 {
+    64
+}
