@@ -1,0 +1,231 @@
+//! The agent as a whole: two threads, each with a runtime of its own.
+
+use std::{
+    future::Future,
+    io,
+    net::SocketAddr,
+    thread,
+    time::{Duration, Instant},
+};
+
+use libp2p::PeerId;
+use tokio::{
+    net::TcpListener,
+    runtime::{Builder, Runtime},
+    sync::{mpsc, oneshot, watch},
+    time::timeout,
+};
+
+use crate::{
+    config::Config,
+    http::{self, Shared},
+    reporting::{Identity, Reporting},
+    swarm::{self, EventLoop},
+    telemetry::{self, Event},
+};
+
+/// From the start to the first address that the agent listens on.
+const START_DEADLINE: Duration = Duration::from_secs(10);
+/// From the order to stop to the end of both threads.
+const STOP_DEADLINE: Duration = Duration::from_secs(4);
+/// Look-ups in the system's resolver that may hang at a time.
+const BLOCKING_THREADS: usize = 4;
+/// A look-up that hangs can't be interrupted: the process ends without it.
+const RUNTIME_FAREWELL: Duration = Duration::from_millis(100);
+/// Events that the reporting thread takes in one go.
+const BATCH: usize = 256;
+
+/// Why the agent did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The HTTP port can't be had.
+    #[error("failed to open the HTTP port {port}: {source}")]
+    Http {
+        /// The port.
+        port: u16,
+        /// Why it can't be had.
+        source: io::Error,
+    },
+    /// A thread or its runtime can't be had.
+    #[error("failed to start a thread: {0}")]
+    Thread(#[from] io::Error),
+    /// The swarm can't go on.
+    #[error(transparent)]
+    Swarm(#[from] swarm::Error),
+    /// No address to listen on came up.
+    #[error("not listening after {START_DEADLINE:?}")]
+    NotListening,
+    /// A thread ended that should not.
+    #[error("the {0} thread ended")]
+    Ended(&'static str),
+    /// A thread did not end when told to.
+    #[error("not stopped after {STOP_DEADLINE:?}")]
+    NotStopped,
+}
+
+/// A running agent.
+#[derive(Debug)]
+pub struct Agent {
+    peer_id: PeerId,
+    p2p: SocketAddr,
+    http: SocketAddr,
+    stop: watch::Sender<bool>,
+    ended: mpsc::Receiver<Ended>,
+}
+
+/// A thread's last words.
+#[derive(Debug)]
+struct Ended {
+    thread: &'static str,
+    result: Result<(), Error>,
+}
+
+impl Agent {
+    /// Starts the agent and waits until it listens.
+    ///
+    /// # Errors
+    /// If a port can't be had.
+    pub async fn start(config: Config) -> Result<Self, Error> {
+        let started = Instant::now();
+        let key = config.secret.keypair(&config.name);
+        let peer_id = key.public().to_peer_id();
+        let port = config.http.map_or(config.http_port, |address| address.port());
+        let http_failed = |source| Error::Http { port, source };
+        let listener = http::bind(config.http, config.http_port).map_err(http_failed)?;
+        let http = listener.local_addr().map_err(http_failed)?;
+
+        let identity = Identity {
+            network: config.network.clone(),
+            name: config.name.clone(),
+        };
+        let reporting = Reporting::new(identity, config.probe.window, started.elapsed());
+        let shared = Shared::new(reporting, key.clone(), started);
+        let (stop, stopping) = watch::channel(false);
+        let (ended, mut ends) = mpsc::channel(2);
+        let (events, received) = mpsc::channel(telemetry::CAPACITY);
+        let (listening, heard) = oneshot::channel();
+
+        let stop_swarm = stopping.clone();
+        spawn("swarm", ended.clone(), async move {
+            EventLoop::new(config, key, started, events, listening)?
+                .run(stop_swarm)
+                .await?;
+            Ok(())
+        })?;
+        spawn("reporting", ended, async move {
+            let listener = TcpListener::from_std(listener)?;
+            let events = tokio::spawn(take_events(received, shared.clone()));
+            http::serve(listener, shared, stopping).await;
+            events.abort();
+            Ok(())
+        })?;
+
+        tokio::select! {
+            heard = timeout(START_DEADLINE, heard) => match heard {
+                Ok(Ok(p2p)) => {
+                    tracing::info!(%peer_id, %p2p, %http, version = peernet_api::VERSION, "started");
+                    Ok(Self { peer_id, p2p, http, stop, ended: ends })
+                }
+                Ok(Err(_)) => Err(reason(ends.recv().await)),
+                Err(_) => Err(Error::NotListening),
+            },
+            end = ends.recv() => Err(reason(end)),
+        }
+    }
+
+    /// The agent's peer id.
+    #[must_use]
+    pub fn peer_id(&self) -> PeerId {
+        self.peer_id
+    }
+
+    /// An address at which other agents reach it.
+    #[must_use]
+    pub fn p2p_address(&self) -> SocketAddr {
+        self.p2p
+    }
+
+    /// The address that it serves HTTP on.
+    #[must_use]
+    pub fn http_address(&self) -> SocketAddr {
+        self.http
+    }
+
+    /// Waits until a thread ends that should not, and says why it did.
+    pub async fn failed(&mut self) -> Error {
+        reason(self.ended.recv().await)
+    }
+
+    /// Closes all connections and ends.
+    ///
+    /// # Errors
+    /// If it took too long. The process should end then.
+    pub async fn stop(mut self) -> Result<(), Error> {
+        self.stop.send_replace(true);
+        let both = async { while self.ended.recv().await.is_some() {} };
+        timeout(STOP_DEADLINE, both).await.map_err(|_| Error::NotStopped)
+    }
+}
+
+fn reason(ended: Option<Ended>) -> Error {
+    match ended {
+        Some(Ended {
+            result: Err(error), ..
+        }) => error,
+        Some(Ended {
+            thread,
+            result: Ok(()),
+        }) => Error::Ended(thread),
+        None => Error::Ended("last"),
+    }
+}
+
+/// Runs a future on a thread and a runtime of its own. Its end is told in every case.
+fn spawn(
+    name: &'static str,
+    ended: mpsc::Sender<Ended>,
+    work: impl Future<Output = Result<(), Error>> + Send + 'static,
+) -> io::Result<()> {
+    let runtime: Runtime = Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .build()?;
+    thread::Builder::new().name(name.to_owned()).spawn(move || {
+        let mut last_words = LastWords {
+            thread: name,
+            result: Err(Error::Ended(name)),
+            ended,
+        };
+        last_words.result = runtime.block_on(work);
+        runtime.shutdown_timeout(RUNTIME_FAREWELL);
+    })?;
+    Ok(())
+}
+
+/// Tells the end of a thread when it is dropped, so that a panic is told, too.
+struct LastWords {
+    thread: &'static str,
+    result: Result<(), Error>,
+    ended: mpsc::Sender<Ended>,
+}
+
+impl Drop for LastWords {
+    fn drop(&mut self) {
+        let result = std::mem::replace(&mut self.result, Ok(()));
+        // There is room for both threads' ends: this fails only if nobody listens any more.
+        let _ = self.ended.try_send(Ended {
+            thread: self.thread,
+            result,
+        });
+    }
+}
+
+async fn take_events(mut events: mpsc::Receiver<Event>, shared: Shared) {
+    let mut batch = Vec::with_capacity(BATCH);
+    while events.recv_many(&mut batch, BATCH).await > 0 {
+        let mut reporting = shared.reporting();
+        for event in batch.drain(..) {
+            reporting.apply(event);
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! The protocols that the agent speaks.
+
+use std::{num::NonZeroUsize, time::Duration};
+
+use libp2p::{
+    StreamProtocol, identify,
+    identity::Keypair,
+    kad::{
+        self,
+        store::{MemoryStore, MemoryStoreConfig},
+    },
+    swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
+};
+
+use crate::{admission, config::Config, discovery::mdns, membership, ping};
+
+/// Identify's protocol version: the same for all agents of all networks.
+const PROTOCOL_VERSION: &str = "/peernet/1.0.0";
+/// A query that takes longer is given up; the next one follows soon.
+const KAD_QUERY_TIMEOUT: Duration = Duration::from_secs(10);
+const KAD_BOOTSTRAP_INTERVAL: Duration = Duration::from_secs(60);
+
+/// All protocols of the agent's swarm.
+#[derive(NetworkBehaviour)]
+pub(crate) struct Behaviour {
+    /// First, so that nobody else hears of connections that are refused.
+    pub(crate) admission: admission::Behaviour,
+    /// The measuring instrument.
+    pub(crate) ping: ping::Behaviour,
+    /// How members introduce themselves.
+    pub(crate) identify: identify::Behaviour,
+    /// Tells members of each other. It learns of peers only from the event loop, which knows who is a member.
+    pub(crate) kad: Toggle<kad::Behaviour<MemoryStore>>,
+    /// Finds peers on the local network.
+    pub(crate) mdns: Toggle<mdns::Behaviour>,
+}
+
+impl Behaviour {
+    /// The protocols that this configuration asks for. Without multicast or netlink, mDNS stays off: it is never
+    /// needed.
+    pub(crate) fn new(config: &Config, key: &Keypair) -> Self {
+        let own_id = key.public().to_peer_id();
+        let probe = ping::Config {
+            interval: config.probe.interval,
+            timeout: config.probe.timeout,
+        };
+        // No cache of addresses: the planner alone decides who is dialed, and where.
+        let introduction = identify::Config::new(PROTOCOL_VERSION.to_owned(), key.public())
+            .with_agent_version(membership::announcement(&config.name))
+            .with_cache_size(0);
+        let mdns = config
+            .mdns
+            .then(|| mdns::Behaviour::new(own_id))
+            .and_then(|mdns| {
+                mdns.inspect_err(|error| tracing::warn!(%error, "mDNS can't start: going on without it"))
+                    .ok()
+            });
+        let kad = config.kad_protocol().map(|protocol| {
+            let mut kad = kad::Behaviour::with_config(own_id, store(own_id), kad_config(protocol));
+            // Kademlia takes itself for a client until somebody confirms that it can be reached. Members can be.
+            kad.set_mode(Some(kad::Mode::Server));
+            kad
+        });
+        Self {
+            admission: admission::Behaviour::new(admission::Limits::for_peers(config.peers_per_node)),
+            ping: ping::Behaviour::new(probe),
+            identify: identify::Behaviour::new(introduction),
+            kad: kad.into(),
+            mdns: mdns.into(),
+        }
+    }
+}
+
+/// Nothing is stored yet: the DHT serves discovery alone.
+fn store(own_id: libp2p::PeerId) -> MemoryStore {
+    let nothing = MemoryStoreConfig {
+        max_records: 0,
+        max_value_bytes: 0,
+        max_provided_keys: 0,
+        max_providers_per_key: 0,
+    };
+    MemoryStore::with_config(own_id, nothing)
+}
+
+fn kad_config(protocol: StreamProtocol) -> kad::Config {
+    let mut config = kad::Config::new(protocol);
+    config
+        .set_kbucket_inserts(kad::BucketInserts::Manual)
+        .set_record_filtering(kad::StoreInserts::FilterBoth)
+        .set_query_timeout(KAD_QUERY_TIMEOUT)
+        .set_periodic_bootstrap_interval(Some(KAD_BOOTSTRAP_INTERVAL))
+        .set_parallelism(NonZeroUsize::MIN.saturating_add(2));
+    config
+}

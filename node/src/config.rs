@@ -1,0 +1,381 @@
+//! The agent's configuration: the only reader of flags, environment and files.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use clap::Parser;
+use libp2p::{Multiaddr, PeerId, StreamProtocol, multiaddr::Protocol};
+use peernet_api::{duration, identity::NetworkSecret, report};
+
+use crate::{discovery::socket_addr, membership};
+
+/// Bootstrap peers, at most.
+const MAX_BOOTSTRAP: usize = 16;
+/// Addresses given beforehand, at most.
+const MAX_SEEDS: usize = 256;
+const INTERVAL: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(3600));
+/// Longer round trips would all look alike in a report.
+const TIMEOUT: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(60));
+const WINDOW: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(24 * 3600));
+
+/// Measures round trips to the other members of a PeerNet network.
+#[derive(Debug, Default, Parser)]
+#[command(version = peernet_api::VERSION)]
+pub struct Args {
+    /// The network, as namespace/name.
+    #[arg(long, env = "PEERNET_NETWORK", default_value = "")]
+    pub network: String,
+    /// The name that this agent's identity is derived from: its pod's name, or its node's in a DaemonSet.
+    #[arg(long, env = "PEERNET_NAME", default_value = "")]
+    pub name: String,
+    /// The address that the others reach this agent at. Without it, the agent listens on all addresses.
+    #[arg(long, env = "PEERNET_POD_IP", default_value = "")]
+    pub pod_ip: String,
+    /// File with the network's secret: 32 bytes.
+    #[arg(
+        long,
+        env = "PEERNET_SECRET_FILE",
+        default_value = "/etc/peernet/secret/network-secret"
+    )]
+    pub secret_file: PathBuf,
+    /// TCP port for libp2p.
+    #[arg(long, env = "PEERNET_P2P_PORT", default_value = "4001")]
+    pub p2p_port: String,
+    /// TCP port for HTTP: report, metrics and health.
+    #[arg(long, env = "PEERNET_HTTP_PORT", default_value = "8080")]
+    pub http_port: String,
+    /// Time between two probes to one peer.
+    #[arg(long, env = "PEERNET_PROBE_INTERVAL", default_value = "1s")]
+    pub probe_interval: String,
+    /// An answer that takes this long is a loss.
+    #[arg(long, env = "PEERNET_PROBE_TIMEOUT", default_value = "2s")]
+    pub probe_timeout: String,
+    /// Length of the sliding window that reports cover.
+    #[arg(long, env = "PEERNET_PROBE_WINDOW", default_value = "5m")]
+    pub probe_window: String,
+    /// Most peers that this agent dials.
+    #[arg(long, env = "PEERNET_PEERS_PER_NODE", default_value = "64")]
+    pub peers_per_node: String,
+    /// Name that stands for the addresses of all agents: a headless Service.
+    #[arg(long, env = "PEERNET_SEED_DNS", default_value = "")]
+    pub seed_dns: String,
+    /// Addresses of agents known beforehand, as address:port, separated by commas.
+    #[arg(long, env = "PEERNET_SEEDS", default_value = "")]
+    pub seeds: String,
+    /// Whether to look for peers on the local network.
+    #[arg(long, env = "PEERNET_MDNS", default_value = "true")]
+    pub mdns: String,
+    /// Whether members tell each other of members.
+    #[arg(long, env = "PEERNET_KADEMLIA", default_value = "true")]
+    pub kademlia: String,
+    /// Peers that are dialed for ever, as multiaddrs that end in /p2p/PEER-ID, separated by commas.
+    #[arg(long, env = "PEERNET_BOOTSTRAP_PEERS", default_value = "")]
+    pub bootstrap_peers: String,
+    /// How to write the log: json or text.
+    #[arg(long, env = "LOG_FORMAT", default_value = "text")]
+    pub log_format: String,
+}
+
+/// A valid configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The network, as `namespace/name`.
+    pub network: String,
+    /// The name that the agent's identity is derived from.
+    pub name: String,
+    /// The network's secret.
+    pub secret: NetworkSecret,
+    /// Where to listen for libp2p. All addresses, if there is none.
+    pub listen: Option<IpAddr>,
+    /// TCP port for libp2p. 0: any.
+    pub p2p_port: u16,
+    /// Where to serve HTTP. All addresses, if there is none.
+    pub http: Option<SocketAddr>,
+    /// TCP port for HTTP, unless [`Config::http`] has one.
+    pub http_port: u16,
+    /// The pace of probes.
+    pub probe: Probe,
+    /// Most peers to dial.
+    pub peers_per_node: usize,
+    /// Name that stands for the addresses of all agents.
+    pub seed_dns: Option<String>,
+    /// Addresses of agents known beforehand.
+    pub seeds: Vec<SocketAddr>,
+    /// Whether to look for peers on the local network.
+    pub mdns: bool,
+    /// Whether members tell each other of members.
+    pub kademlia: bool,
+    /// Peers that are dialed for ever.
+    pub bootstrap: Vec<Bootstrap>,
+}
+
+/// The pace of probes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// Time between two probes to one peer.
+    pub interval: Duration,
+    /// An answer that takes this long is a loss.
+    pub timeout: Duration,
+    /// Length of the sliding window.
+    pub window: Duration,
+}
+
+/// A peer that is dialed for ever.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bootstrap {
+    /// Its id.
+    pub peer: PeerId,
+    /// Where it is.
+    pub place: Place,
+}
+
+/// Where a bootstrap peer is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// At an address.
+    Address(SocketAddr),
+    /// At a name that is to be looked up, and a port.
+    Name(String, u16),
+}
+
+/// Which format the log has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// A setting that can't be used.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{variable}: {problem}")]
+pub struct Invalid {
+    /// The environment variable.
+    pub variable: &'static str,
+    /// What is wrong with it, and what to write instead.
+    pub problem: String,
+}
+
+fn invalid<T>(variable: &'static str, problem: impl Into<String>) -> Result<T, Invalid> {
+    Err(Invalid {
+        variable,
+        problem: problem.into(),
+    })
+}
+
+impl Args {
+    /// The log's format.
+    ///
+    /// # Errors
+    /// If it is neither `json` nor `text`.
+    pub fn log_format(&self) -> Result<LogFormat, Invalid> {
+        match self.log_format.as_str() {
+            "json" => Ok(LogFormat::Json),
+            "text" => Ok(LogFormat::Text),
+            other => invalid(
+                "LOG_FORMAT",
+                format!("{other:?} is no log format: write json or text"),
+            ),
+        }
+    }
+
+    /// Checks all settings and reads the secret.
+    ///
+    /// # Errors
+    /// The first setting that can't be used, by the name of its variable.
+    pub fn config(&self) -> Result<Config, Invalid> {
+        let config = Config {
+            network: network(&self.network)?,
+            name: name(&self.name)?,
+            secret: self.secret()?,
+            listen: pod_ip(&self.pod_ip)?,
+            p2p_port: port("PEERNET_P2P_PORT", &self.p2p_port)?,
+            http: None,
+            http_port: port("PEERNET_HTTP_PORT", &self.http_port)?,
+            probe: Probe {
+                interval: time("PEERNET_PROBE_INTERVAL", &self.probe_interval, INTERVAL)?,
+                timeout: time("PEERNET_PROBE_TIMEOUT", &self.probe_timeout, TIMEOUT)?,
+                window: time("PEERNET_PROBE_WINDOW", &self.probe_window, WINDOW)?,
+            },
+            peers_per_node: peers_per_node(&self.peers_per_node)?,
+            seed_dns: (!self.seed_dns.is_empty()).then(|| self.seed_dns.clone()),
+            seeds: seeds(&self.seeds)?,
+            mdns: flag("PEERNET_MDNS", &self.mdns)?,
+            kademlia: flag("PEERNET_KADEMLIA", &self.kademlia)?,
+            bootstrap: bootstrap_peers(&self.bootstrap_peers)?,
+        };
+        if config.probe.window < config.probe.interval {
+            return invalid(
+                "PEERNET_PROBE_WINDOW",
+                format!(
+                    "{} is shorter than the probe interval {}",
+                    self.probe_window, self.probe_interval
+                ),
+            );
+        }
+        Ok(config)
+    }
+
+    fn secret(&self) -> Result<NetworkSecret, Invalid> {
+        let variable = "PEERNET_SECRET_FILE";
+        let path = self.secret_file.display();
+        let bytes = match std::fs::read(&self.secret_file) {
+            Ok(bytes) => bytes,
+            Err(error) => return invalid(variable, format!("failed to read {path}: {error}")),
+        };
+        NetworkSecret::new(&bytes)
+            .or_else(|error| invalid(variable, format!("{path} holds no network secret: {error}")))
+    }
+}
+
+impl Config {
+    /// The name of this network's Kademlia, if it is on. Other networks have other names.
+    #[must_use]
+    pub fn kad_protocol(&self) -> Option<StreamProtocol> {
+        let name = format!("/peernet/{}/kad/1.0.0", self.network);
+        self.kademlia
+            .then(|| StreamProtocol::try_from_owned(name).ok())
+            .flatten()
+    }
+}
+
+fn network(text: &str) -> Result<String, Invalid> {
+    match text.split_once('/') {
+        Some((namespace, name)) if membership::is_name(namespace) && membership::is_name(name) => {
+            Ok(text.to_owned())
+        }
+        _ => invalid(
+            "PEERNET_NETWORK",
+            format!("{text:?} is no network: write namespace/name"),
+        ),
+    }
+}
+
+fn name(text: &str) -> Result<String, Invalid> {
+    if membership::is_name(text) {
+        return Ok(text.to_owned());
+    }
+    invalid(
+        "PEERNET_NAME",
+        format!("{text:?} is no name: it needs 1 to 253 of the characters a-z, 0-9, - and ."),
+    )
+}
+
+fn pod_ip(text: &str) -> Result<Option<IpAddr>, Invalid> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    match text.parse::<IpAddr>() {
+        Ok(ip) if !ip.is_unspecified() => Ok(Some(ip)),
+        _ => invalid(
+            "PEERNET_POD_IP",
+            format!("{text:?} is no IP address that others could reach"),
+        ),
+    }
+}
+
+fn port(variable: &'static str, text: &str) -> Result<u16, Invalid> {
+    match text.parse() {
+        Ok(port) if port > 0 => Ok(port),
+        _ => invalid(
+            variable,
+            format!("{text:?} is no port: write a number from 1 to 65535"),
+        ),
+    }
+}
+
+fn time(
+    variable: &'static str,
+    text: &str,
+    (least, most): (Duration, Duration),
+) -> Result<Duration, Invalid> {
+    let time = duration::parse(text).or_else(|error| invalid(variable, error.to_string()))?;
+    if time < least || time > most {
+        return invalid(
+            variable,
+            format!("{text} is out of range: it may be from {least:?} to {most:?}"),
+        );
+    }
+    Ok(time)
+}
+
+fn peers_per_node(text: &str) -> Result<usize, Invalid> {
+    match text.parse() {
+        Ok(peers) if (1..=report::MAX_PEERS).contains(&peers) => Ok(peers),
+        _ => {
+            let most = report::MAX_PEERS;
+            invalid(
+                "PEERNET_PEERS_PER_NODE",
+                format!("{text:?} is out of range: write a number from 1 to {most}"),
+            )
+        }
+    }
+}
+
+fn flag(variable: &'static str, text: &str) -> Result<bool, Invalid> {
+    match text {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => invalid(variable, format!("{text:?} is neither true nor false")),
+    }
+}
+
+fn items(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|item| !item.is_empty())
+}
+
+fn seeds(text: &str) -> Result<Vec<SocketAddr>, Invalid> {
+    let variable = "PEERNET_SEEDS";
+    if items(text).count() > MAX_SEEDS {
+        return invalid(variable, format!("at most {MAX_SEEDS} addresses are allowed"));
+    }
+    items(text)
+        .map(|item| {
+            item.parse()
+                .or_else(|_| invalid(variable, format!("{item:?} is no address:port")))
+        })
+        .collect()
+}
+
+fn bootstrap_peers(text: &str) -> Result<Vec<Bootstrap>, Invalid> {
+    if items(text).count() > MAX_BOOTSTRAP {
+        return invalid(
+            "PEERNET_BOOTSTRAP_PEERS",
+            format!("at most {MAX_BOOTSTRAP} peers are allowed"),
+        );
+    }
+    items(text).map(bootstrap_peer).collect()
+}
+
+fn bootstrap_peer(text: &str) -> Result<Bootstrap, Invalid> {
+    let variable = "PEERNET_BOOTSTRAP_PEERS";
+    let hint =
+        "write for example /ip4/192.0.2.1/tcp/4001/p2p/PEER-ID or /dns4/a.example.com/tcp/4001/p2p/PEER-ID";
+    let address: Multiaddr = text
+        .parse()
+        .or_else(|error| invalid(variable, format!("{text:?} is no multiaddr ({error}): {hint}")))?;
+    let Some(Protocol::P2p(peer)) = address.iter().last() else {
+        return invalid(variable, format!("{text:?} does not end in /p2p/PEER-ID: {hint}"));
+    };
+    let parts: Vec<Protocol<'_>> = address.iter().collect();
+    let place = match (socket_addr(&address), parts.as_slice()) {
+        (Some(address), _) => Place::Address(address),
+        (
+            None,
+            [
+                Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name),
+                Protocol::Tcp(port),
+                Protocol::P2p(_),
+            ],
+        ) => Place::Name(name.to_string(), *port),
+        _ => return invalid(variable, format!("{text:?} is no TCP address: {hint}")),
+    };
+    Ok(Bootstrap { peer, place })
+}
+
+#[cfg(test)]
+mod tests;

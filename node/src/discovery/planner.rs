@@ -1,0 +1,471 @@
+//! Whom to dial, and when. Pure: the clock, the connections and what was discovered come in as arguments.
+//!
+//! Two agents that learn of each other at once would dial each other at once, and have two connections. So the one with
+//! the lower address (or peer id, where no address is known beforehand) dials at once, and the other one only after a
+//! grace in which nothing came.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use libp2p::PeerId;
+use sha2::{Digest, Sha256};
+
+use super::MAX_ADDRESSES;
+
+/// The side that should be dialed waits this long before it dials itself.
+pub const GRACE: Duration = Duration::from_secs(3);
+/// A connected member says that it has this address: most likely true, but anybody can say so. It is tried in the end.
+pub const CLAIM_GRACE: Duration = Duration::from_secs(30);
+/// Addresses that turned out to be somebody else are tried again after this.
+const STRANGER_BACKOFF: Duration = Duration::from_secs(60);
+const SEED_BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
+const PEER_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// Seeds from one name, at most.
+pub const MAX_SEEDS: usize = 1024;
+/// Peers known from mDNS and Kademlia, at most.
+pub const MAX_PEERS: usize = 256;
+/// A peer that only Kademlia told us about is forgotten after so many failed dials.
+const MAX_KAD_FAILURES: u32 = 8;
+/// Dials that may be under way at once.
+const MAX_DIALING: usize = 16;
+/// Dials a second to peers that anybody on the network may have announced.
+const PEER_DIALS_PER_SECOND: u32 = 4;
+
+/// Whom a dial is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Target {
+    /// An address whose peer id is not known, from DNS or given beforehand.
+    Seed(SocketAddr),
+    /// A peer known by its id.
+    Peer(PeerId),
+}
+
+/// Where a peer was heard of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Configured: dialed at once and for ever.
+    Bootstrap,
+    /// Announced on the local network.
+    Mdns,
+    /// Named by another member.
+    Kademlia,
+}
+
+/// What a dial came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// A connection stands.
+    Connected,
+    /// Nobody answered, or not in time.
+    Failed,
+    /// Somebody else answered, or one who may not connect.
+    Stranger,
+    /// The address is our own.
+    Ourselves,
+}
+
+/// A dial to make.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dial {
+    /// Whom it is for: hand it back to [`Planner::finished`].
+    pub target: Target,
+    /// Where to.
+    pub addresses: Vec<SocketAddr>,
+}
+
+/// One peer with a connection, as the event loop sees it.
+#[derive(Clone, Debug, Default)]
+pub struct Link {
+    /// Addresses at which we reached the peer ourselves.
+    pub dialed: Vec<SocketAddr>,
+    /// Where its connections to us come from.
+    pub sources: Vec<IpAddr>,
+    /// Addresses that it says it listens on.
+    pub claimed: Vec<SocketAddr>,
+    /// Whether it has shown that it is a member.
+    pub member: bool,
+}
+
+/// What is known of one target.
+#[derive(Debug)]
+struct Candidate {
+    addresses: Vec<SocketAddr>,
+    source: Option<Source>,
+    /// Since when there is no connection, as far as this planner has seen.
+    missing_since: Option<Instant>,
+    failures: u32,
+    not_before: Option<Instant>,
+    dialing: bool,
+}
+
+impl Candidate {
+    fn new(addresses: Vec<SocketAddr>, source: Option<Source>) -> Self {
+        Self {
+            addresses,
+            source,
+            missing_since: None,
+            failures: 0,
+            not_before: None,
+            dialing: false,
+        }
+    }
+}
+
+/// Keeps what was discovered and plans dials.
+#[derive(Debug)]
+pub struct Planner {
+    own_id: PeerId,
+    own: HashSet<SocketAddr>,
+    own_address: Option<SocketAddr>,
+    limit: usize,
+    candidates: BTreeMap<Target, Candidate>,
+    budget: Budget,
+}
+
+impl Planner {
+    /// A planner for the agent with this id, which dials at most `limit` peers.
+    #[must_use]
+    pub fn new(own_id: PeerId, limit: usize) -> Self {
+        Self {
+            own_id,
+            own: HashSet::new(),
+            own_address: None,
+            limit,
+            candidates: BTreeMap::new(),
+            budget: Budget::default(),
+        }
+    }
+
+    /// An address of ours. It is never dialed; the first one given stands for us when two agents compare addresses.
+    pub fn own_address(&mut self, address: SocketAddr) {
+        self.own_address.get_or_insert(address);
+        self.own.insert(address);
+        self.candidates.remove(&Target::Seed(address));
+    }
+
+    /// Whether an address is ours.
+    #[must_use]
+    pub fn is_own(&self, address: &SocketAddr) -> bool {
+        self.own.contains(address)
+    }
+
+    /// The addresses that are known now. Those known before and not listed any more are forgotten.
+    pub fn set_seeds(&mut self, addresses: impl IntoIterator<Item = SocketAddr>) {
+        let listed: HashSet<SocketAddr> = addresses
+            .into_iter()
+            .filter(|address| !self.own.contains(address))
+            .take(MAX_SEEDS)
+            .collect();
+        self.candidates.retain(|target, candidate| match target {
+            Target::Seed(address) => listed.contains(address) || candidate.dialing,
+            Target::Peer(_) => true,
+        });
+        for address in listed {
+            self.candidates
+                .entry(Target::Seed(address))
+                .or_insert_with(|| Candidate::new(vec![address], None));
+        }
+    }
+
+    /// A peer was heard of at these addresses.
+    pub fn discovered(
+        &mut self,
+        peer: PeerId,
+        addresses: impl IntoIterator<Item = SocketAddr>,
+        source: Source,
+    ) {
+        if peer == self.own_id {
+            return;
+        }
+        let target = Target::Peer(peer);
+        if !self.candidates.contains_key(&target) && source != Source::Bootstrap && !self.make_room() {
+            return;
+        }
+        let known = self
+            .candidates
+            .entry(target)
+            .or_insert_with(|| Candidate::new(Vec::new(), Some(source)));
+        if known.source != Some(Source::Bootstrap) {
+            known.source = Some(source);
+        }
+        for address in addresses {
+            if !known.addresses.contains(&address) && !self.own.contains(&address) {
+                if known.addresses.len() >= MAX_ADDRESSES {
+                    known.addresses.remove(0);
+                }
+                known.addresses.push(address);
+            }
+        }
+    }
+
+    /// The addresses of a bootstrap peer were looked up anew.
+    pub fn resolved(&mut self, peer: PeerId, addresses: Vec<SocketAddr>) {
+        if let Some(known) = self.candidates.get_mut(&Target::Peer(peer)) {
+            known.addresses = addresses.into_iter().take(MAX_ADDRESSES).collect();
+        }
+    }
+
+    /// An announcement has run out.
+    pub fn expired(&mut self, peer: &PeerId) {
+        let target = Target::Peer(*peer);
+        if self
+            .candidates
+            .get(&target)
+            .is_some_and(|known| known.source == Some(Source::Mdns))
+        {
+            self.candidates.remove(&target);
+        }
+    }
+
+    /// A peer has shown that it is none of ours: it is not dialed any more.
+    pub fn forget(&mut self, peer: &PeerId) {
+        let target = Target::Peer(*peer);
+        if self
+            .candidates
+            .get(&target)
+            .is_some_and(|known| known.source != Some(Source::Bootstrap))
+        {
+            self.candidates.remove(&target);
+        }
+    }
+
+    /// What came of a dial.
+    pub fn finished(&mut self, target: Target, outcome: Outcome, now: Instant) {
+        if outcome == Outcome::Ourselves {
+            if let Target::Seed(address) = target {
+                self.own.insert(address);
+            }
+            self.candidates.remove(&target);
+            return;
+        }
+        let own_id = self.own_id;
+        let Some(known) = self.candidates.get_mut(&target) else {
+            return;
+        };
+        known.dialing = false;
+        match outcome {
+            Outcome::Connected => {
+                known.failures = 0;
+                known.not_before = None;
+            }
+            Outcome::Stranger => known.not_before = Some(now + STRANGER_BACKOFF),
+            Outcome::Failed | Outcome::Ourselves => {
+                known.not_before = Some(now + backoff(own_id, target, known.failures));
+                known.failures = known.failures.saturating_add(1);
+            }
+        }
+        if known.source == Some(Source::Kademlia) && known.failures >= MAX_KAD_FAILURES {
+            self.candidates.remove(&target);
+        }
+    }
+
+    /// The dials to make now, given the connections that stand.
+    pub fn plan(&mut self, links: &HashMap<PeerId, Link>, now: Instant) -> Vec<Dial> {
+        let view = View::new(links);
+        let mut dialing: HashSet<SocketAddr> = HashSet::new();
+        let mut under_way = 0;
+        for candidate in self.candidates.values().filter(|candidate| candidate.dialing) {
+            dialing.extend(&candidate.addresses);
+            under_way += 1;
+        }
+        let members = links.values().filter(|link| link.member).count();
+        let mut room = self.limit.saturating_sub(members + under_way);
+        let mut slots = MAX_DIALING.saturating_sub(under_way);
+        let chosen = self.chosen();
+        let mut dials = Vec::new();
+        let mut due: Vec<(Target, bool)> = Vec::new();
+        for (target, candidate) in &mut self.candidates {
+            if view.is_connected(target) {
+                candidate.missing_since = None;
+                candidate.failures = 0;
+                continue;
+            }
+            let since = *candidate.missing_since.get_or_insert(now);
+            let bootstrap = candidate.source == Some(Source::Bootstrap);
+            if candidate.dialing
+                || (!bootstrap && chosen.as_ref().is_some_and(|chosen| !chosen.contains(target)))
+            {
+                continue;
+            }
+            let first = match target {
+                _ if bootstrap => true,
+                Target::Seed(address) => self.own_address.is_none_or(|own| own < *address),
+                Target::Peer(peer) => self.own_id < *peer,
+            };
+            let grace = match target {
+                Target::Seed(address) if view.claimed.contains(address) => CLAIM_GRACE,
+                _ if first => Duration::ZERO,
+                _ => GRACE,
+            };
+            if now >= since + grace && candidate.not_before.is_none_or(|not_before| now >= not_before) {
+                due.push((*target, bootstrap));
+            }
+        }
+        // Bootstrap peers first, then those whom the hash of the pair puts first.
+        due.sort_by_cached_key(|(target, bootstrap)| (!bootstrap, self.weight(target)));
+        for (target, bootstrap) in due {
+            if slots == 0 {
+                break;
+            }
+            let announced = matches!(target, Target::Peer(_)) && !bootstrap;
+            let Some(candidate) = self.candidates.get_mut(&target) else {
+                continue;
+            };
+            if candidate.addresses.is_empty()
+                || candidate
+                    .addresses
+                    .iter()
+                    .any(|address| dialing.contains(address) || view.dialed.contains(address))
+                || (!bootstrap && room == 0)
+                || (announced && !self.budget.take(now))
+            {
+                continue;
+            }
+            candidate.dialing = true;
+            dialing.extend(&candidate.addresses);
+            slots -= 1;
+            if !bootstrap {
+                room = room.saturating_sub(1);
+            }
+            dials.push(Dial {
+                target,
+                addresses: candidate.addresses.clone(),
+            });
+        }
+        dials
+    }
+
+    /// With more candidates of a kind than may be dialed, the ones that the hash of the pair puts first: the same ones
+    /// for as long as they are there, and spread evenly over the network. `None` if all may be dialed.
+    fn chosen(&self) -> Option<HashSet<Target>> {
+        let (seeds, peers): (Vec<Target>, Vec<Target>) = self
+            .candidates
+            .keys()
+            .partition(|target| matches!(target, Target::Seed(_)));
+        if seeds.len() <= self.limit && peers.len() <= self.limit {
+            return None;
+        }
+        let mut chosen = HashSet::new();
+        for mut kind in [seeds, peers] {
+            kind.sort_by_cached_key(|target| self.weight(target));
+            chosen.extend(kind.into_iter().take(self.limit));
+        }
+        Some(chosen)
+    }
+
+    /// Rendezvous hash of the unordered pair of us and a target: both ends of a pair compute the same.
+    fn weight(&self, target: &Target) -> [u8; 32] {
+        match (target, self.own_address) {
+            (Target::Peer(peer), _) => pair_hash(&self.own_id.to_bytes(), &peer.to_bytes()),
+            (Target::Seed(address), own) => {
+                let own = own.map(|own| own.to_string()).unwrap_or_default();
+                pair_hash(own.as_bytes(), address.to_string().as_bytes())
+            }
+        }
+    }
+
+    /// Makes room for one more announced peer, if need be at the cost of the one that failed most often.
+    fn make_room(&mut self) -> bool {
+        let announced =
+            |candidate: &Candidate| matches!(candidate.source, Some(Source::Mdns | Source::Kademlia));
+        if self
+            .candidates
+            .values()
+            .filter(|candidate| announced(candidate))
+            .count()
+            < MAX_PEERS
+        {
+            return true;
+        }
+        let worst = self
+            .candidates
+            .iter()
+            .filter(|(_, candidate)| announced(candidate) && candidate.failures > 0 && !candidate.dialing)
+            .max_by_key(|(_, candidate)| candidate.failures)
+            .map(|(target, _)| *target);
+        worst.is_some_and(|worst| self.candidates.remove(&worst).is_some())
+    }
+}
+
+/// The connections, by the questions that are asked about them.
+struct View<'a> {
+    links: &'a HashMap<PeerId, Link>,
+    dialed: HashSet<SocketAddr>,
+    sources: HashSet<IpAddr>,
+    claimed: HashSet<SocketAddr>,
+}
+
+impl<'a> View<'a> {
+    fn new(links: &'a HashMap<PeerId, Link>) -> Self {
+        let (mut dialed, mut sources, mut claimed) = (HashSet::new(), HashSet::new(), HashSet::new());
+        for link in links.values() {
+            dialed.extend(&link.dialed);
+            // On loopback, one address is many agents.
+            sources.extend(link.sources.iter().filter(|ip| !ip.is_loopback()));
+            if link.member {
+                claimed.extend(&link.claimed);
+            }
+        }
+        Self {
+            links,
+            dialed,
+            sources,
+            claimed,
+        }
+    }
+
+    fn is_connected(&self, target: &Target) -> bool {
+        match target {
+            Target::Seed(address) => self.dialed.contains(address) || self.sources.contains(&address.ip()),
+            Target::Peer(peer) => self.links.contains_key(peer),
+        }
+    }
+}
+
+/// How many announced peers may still be dialed in the current second.
+#[derive(Debug, Default)]
+struct Budget {
+    second: Option<Instant>,
+    used: u32,
+}
+
+impl Budget {
+    fn take(&mut self, now: Instant) -> bool {
+        if self
+            .second
+            .is_none_or(|second| now.saturating_duration_since(second) >= Duration::from_secs(1))
+        {
+            self.second = Some(now);
+            self.used = 0;
+        }
+        self.used += 1;
+        self.used <= PEER_DIALS_PER_SECOND
+    }
+}
+
+fn pair_hash(a: &[u8], b: &[u8]) -> [u8; 32] {
+    let (low, high) = if a <= b { (a, b) } else { (b, a) };
+    Sha256::new()
+        .chain_update((low.len() as u64).to_be_bytes())
+        .chain_update(low)
+        .chain_update(high)
+        .finalize()
+        .into()
+}
+
+/// Doubles with every failure up to a bound. The jitter (80 % to 120 %) is a hash, so that the plan stays reproducible.
+fn backoff(own_id: PeerId, target: Target, failures: u32) -> Duration {
+    let (first, last) = match target {
+        Target::Seed(_) => SEED_BACKOFF,
+        Target::Peer(_) => PEER_BACKOFF,
+    };
+    let base = first.saturating_mul(1_u32 << failures.min(10)).min(last);
+    let hash = pair_hash(&own_id.to_bytes(), format!("{target:?} {failures}").as_bytes());
+    base.mul_f64(0.8 + f64::from(hash.first().copied().unwrap_or_default()) / 255.0 * 0.4)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,67 @@
+//! The agent's program: flags and environment in, exit code out.
+
+use std::{
+    io::{self, IsTerminal, Write},
+    process::ExitCode,
+};
+
+use clap::Parser;
+use peernet_node::{
+    agent::{Agent, Error},
+    config::{Args, Config, Invalid, LogFormat},
+};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// libp2p's mDNS logs every record of every packet that anybody sends.
+const DEFAULT_LOG: &str = "info,libp2p_mdns=warn";
+/// A setting can't be used: starting again will not help.
+const EXIT_CONFIG: u8 = 2;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let config = match settings(&args) {
+        Ok(config) => config,
+        Err(error) => {
+            // Nothing else can be done if even this can't be written.
+            let _ = writeln!(io::stderr(), "{error}");
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime
+        .map_err(Error::from)
+        .and_then(|runtime| runtime.block_on(run(config)))
+    {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "the agent ends");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn settings(args: &Args) -> Result<Config, Invalid> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal());
+    match args.log_format()? {
+        LogFormat::Json => log.json().flatten_event(true).init(),
+        LogFormat::Text => log.init(),
+    }
+    args.config()
+}
+
+async fn run(config: Config) -> Result<(), Error> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut agent = Agent::start(config).await?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        error = agent.failed() => return Err(error),
+    }
+    agent.stop().await
+}

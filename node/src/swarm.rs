@@ -1,0 +1,677 @@
+//! The event loop: the only owner of the swarm. It never blocks, takes no lock and waits for no other thread. What it
+//! decides by itself is who is a member; whom to dial is the planner's business, and numbers are the ledger's.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::StreamExt;
+use libp2p::{
+    Multiaddr, PeerId, Swarm,
+    core::{ConnectedPoint, transport::ListenerId},
+    identify,
+    identity::Keypair,
+    kad,
+    multiaddr::Protocol,
+    noise,
+    swarm::{
+        ConnectionId, DialError, SwarmEvent,
+        dial_opts::{DialOpts, PeerCondition},
+    },
+};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{MissedTickBehavior, interval, timeout},
+};
+
+use crate::{
+    admission,
+    behaviour::{Behaviour, BehaviourEvent},
+    config::{Config, Place},
+    discovery::{
+        self, dialable,
+        dns::{self, Resolution},
+        mdns, multiaddr,
+        planner::{self, Dial, Link, Outcome, Planner, Source, Target},
+    },
+    ledger::Member,
+    membership, ping,
+    telemetry::{Counters, Event, State},
+    transport,
+};
+
+/// How often dials are planned.
+const TICK: Duration = Duration::from_millis(250);
+/// Sign of life to the reporting thread.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// A connection whose peer has not said who it is by then is closed.
+const IDENTIFY_DEADLINE: Duration = Duration::from_secs(10);
+/// Pause between two searches for members by Kademlia: short after a new member came, long otherwise.
+const KAD_SEARCH: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
+/// Connections have this long to be closed at the end.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// Answers of the resolver that wait for the event loop.
+const RESOLUTIONS: usize = 32;
+
+/// Why the event loop could not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The key can't be used.
+    #[error("failed to prepare the encryption")]
+    Noise(#[from] noise::Error),
+    /// The port can't be had.
+    #[error("failed to listen on {address}: {reason}")]
+    Listen {
+        /// What was asked for.
+        address: Multiaddr,
+        /// Why it can't be had.
+        reason: String,
+    },
+    /// The last listening socket failed.
+    #[error("the listening socket failed: {0}")]
+    ListenerClosed(String),
+}
+
+/// The swarm and all that decides over it.
+pub struct EventLoop {
+    swarm: Swarm<Behaviour>,
+    config: Config,
+    started: Instant,
+    listeners: HashSet<ListenerId>,
+    listening: Option<oneshot::Sender<SocketAddr>>,
+    connections: HashMap<ConnectionId, Connection>,
+    links: HashMap<PeerId, Link>,
+    members: BTreeMap<PeerId, Arc<str>>,
+    bootstrap: HashSet<PeerId>,
+    planner: Planner,
+    dialing: HashMap<ConnectionId, Target>,
+    names: Vec<Name>,
+    resolutions: mpsc::Receiver<Resolution>,
+    seeds: Vec<SocketAddr>,
+    kad_search: Instant,
+    heartbeat: Instant,
+    events: mpsc::Sender<Event>,
+    counters: Counters,
+}
+
+struct Connection {
+    peer: PeerId,
+    since: Instant,
+    dialed: Option<SocketAddr>,
+    source: Option<IpAddr>,
+    target: Option<Target>,
+}
+
+/// What a name that is looked up is for.
+struct Name {
+    name: String,
+    purpose: Purpose,
+    failing: bool,
+}
+
+enum Purpose {
+    Seeds,
+    Bootstrap(PeerId, u16),
+}
+
+impl EventLoop {
+    /// Builds the swarm and starts to listen. Needs a tokio runtime around it. `listening` hears of the first address.
+    ///
+    /// # Errors
+    /// If no port can be had.
+    pub fn new(
+        config: Config,
+        key: Keypair,
+        started: Instant,
+        events: mpsc::Sender<Event>,
+        listening: oneshot::Sender<SocketAddr>,
+    ) -> Result<Self, Error> {
+        let own_id = key.public().to_peer_id();
+        let transport = transport::build(&key)?;
+        let behaviour = Behaviour::new(&config, &key);
+        let mut swarm = Swarm::new(
+            transport,
+            behaviour,
+            own_id,
+            libp2p::swarm::Config::with_tokio_executor(),
+        );
+        let listeners = listen(&mut swarm, &config)?;
+        let mut planner = Planner::new(own_id, config.peers_per_node);
+        let (answers, resolutions) = mpsc::channel(RESOLUTIONS);
+        let mut names = Vec::new();
+        if let Some(name) = &config.seed_dns {
+            names.push(Name {
+                name: name.clone(),
+                purpose: Purpose::Seeds,
+                failing: false,
+            });
+        }
+        let mut bootstrap = HashSet::new();
+        for known in &config.bootstrap {
+            bootstrap.insert(known.peer);
+            match &known.place {
+                Place::Address(address) => planner.discovered(known.peer, [*address], Source::Bootstrap),
+                Place::Name(name, port) => {
+                    planner.discovered(known.peer, [], Source::Bootstrap);
+                    let purpose = Purpose::Bootstrap(known.peer, *port);
+                    names.push(Name {
+                        name: name.clone(),
+                        purpose,
+                        failing: false,
+                    });
+                }
+            }
+        }
+        for (key, name) in names.iter().enumerate() {
+            dns::watch(key, name.name.clone(), answers.clone());
+        }
+        planner.set_seeds(config.seeds.iter().copied());
+        Ok(Self {
+            swarm,
+            started,
+            listeners,
+            listening: Some(listening),
+            connections: HashMap::new(),
+            links: HashMap::new(),
+            members: BTreeMap::new(),
+            bootstrap,
+            planner,
+            dialing: HashMap::new(),
+            names,
+            resolutions,
+            seeds: Vec::new(),
+            kad_search: started + KAD_SEARCH.0,
+            heartbeat: started,
+            events,
+            counters: Counters::default(),
+            config,
+        })
+    }
+
+    /// Runs until told to stop, and then closes all connections.
+    ///
+    /// # Errors
+    /// If nobody can reach the agent any more.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<(), Error> {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stopped(&mut stop) => break,
+                event = self.swarm.select_next_some() => self.on_swarm_event(event)?,
+                Some(resolution) = self.resolutions.recv() => self.on_resolution(resolution),
+                _ = tick.tick() => self.on_tick(Instant::now()),
+            }
+        }
+        self.shut_down().await;
+        Ok(())
+    }
+
+    async fn shut_down(&mut self) {
+        tracing::info!(connections = self.connections.len(), "stopping");
+        for listener in std::mem::take(&mut self.listeners) {
+            self.swarm.remove_listener(listener);
+        }
+        for peer in self.links.keys() {
+            // An error says that the peer has just left by itself.
+            let _ = self.swarm.disconnect_peer_id(*peer);
+        }
+        let closed = async {
+            while self.swarm.network_info().num_peers() > 0 {
+                self.swarm.select_next_some().await;
+            }
+        };
+        if timeout(FAREWELL, closed).await.is_err() {
+            tracing::info!("some connections did not close in time");
+        }
+    }
+
+    fn on_swarm_event(&mut self, event: SwarmEvent<BehaviourEvent>) -> Result<(), Error> {
+        match event {
+            SwarmEvent::Behaviour(event) => self.on_behaviour_event(event),
+            SwarmEvent::ConnectionEstablished {
+                peer_id,
+                connection_id,
+                endpoint,
+                ..
+            } => {
+                self.on_established(peer_id, connection_id, &endpoint);
+            }
+            SwarmEvent::ConnectionClosed {
+                peer_id,
+                connection_id,
+                cause,
+                num_established,
+                ..
+            } => {
+                let cause = cause.map(|cause| cause.to_string());
+                self.on_closed(peer_id, connection_id, num_established == 0, cause.as_deref());
+            }
+            SwarmEvent::OutgoingConnectionError {
+                connection_id, error, ..
+            } => {
+                self.on_dial_failed(connection_id, &error);
+            }
+            SwarmEvent::IncomingConnectionError {
+                error,
+                send_back_addr,
+                ..
+            } => {
+                tracing::debug!(%error, from = %send_back_addr, "an inbound connection failed");
+            }
+            SwarmEvent::NewListenAddr { address, .. } => self.on_listening(&address),
+            SwarmEvent::ListenerClosed {
+                listener_id, reason, ..
+            } => {
+                self.listeners.remove(&listener_id);
+                if self.listeners.is_empty() {
+                    let reason = reason
+                        .err()
+                        .map_or_else(|| "closed".to_owned(), |error| error.to_string());
+                    return Err(Error::ListenerClosed(reason));
+                }
+            }
+            SwarmEvent::ListenerError { error, .. } => {
+                tracing::debug!(%error, "an error on the listening socket")
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn on_behaviour_event(&mut self, event: BehaviourEvent) {
+        match event {
+            BehaviourEvent::Ping(ping::Event { peer, outcome }) => {
+                match outcome.result {
+                    Ok(rtt) => tracing::trace!(%peer, ?rtt, "probe answered"),
+                    Err(failure) => tracing::debug!(%peer, %failure, "probe lost"),
+                }
+                let at = outcome.at.saturating_duration_since(self.started);
+                self.tell(Event::Probe {
+                    peer,
+                    result: outcome.result,
+                    at,
+                });
+            }
+            BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => {
+                self.on_identified(peer_id, &info);
+            }
+            BehaviourEvent::Identify(_) => {}
+            BehaviourEvent::Kad(event) => self.on_kad_event(event),
+            BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => {
+                let now = Instant::now();
+                for (peer, address) in &found {
+                    if !self.swarm.behaviour().admission.is_stranger(peer, now) {
+                        self.planner
+                            .discovered(*peer, dialable([address], None), Source::Mdns);
+                    }
+                }
+            }
+            BehaviourEvent::Mdns(mdns::Event::Expired(gone)) => {
+                for (peer, _) in gone {
+                    self.planner.expired(&peer);
+                }
+            }
+        }
+    }
+
+    fn on_kad_event(&mut self, event: kad::Event) {
+        let kad::Event::OutboundQueryProgressed {
+            result: kad::QueryResult::GetClosestPeers(result),
+            ..
+        } = event
+        else {
+            return;
+        };
+        let found = match result {
+            Ok(found) => found.peers,
+            Err(kad::GetClosestPeersError::Timeout { peers, .. }) => peers,
+        };
+        let now = Instant::now();
+        for found in found {
+            if !self.swarm.behaviour().admission.is_stranger(&found.peer_id, now) {
+                let local = self.config.listen.filter(IpAddr::is_loopback);
+                self.planner
+                    .discovered(found.peer_id, dialable(&found.addrs, local), Source::Kademlia);
+            }
+        }
+    }
+
+    fn on_listening(&mut self, address: &Multiaddr) {
+        tracing::info!(%address, "listening");
+        let Some(address) = discovery::socket_addr(address) else {
+            return;
+        };
+        // Loopback stands for us only if that is all there is.
+        if !address.ip().is_loopback() || self.config.listen.is_some() {
+            self.planner.own_address(address);
+        }
+        if let Some(listening) = self.listening.take() {
+            // Nobody may be waiting any more.
+            let _ = listening.send(address);
+        }
+        self.tell_state(Instant::now());
+    }
+
+    fn on_established(&mut self, peer: PeerId, id: ConnectionId, endpoint: &ConnectedPoint) {
+        let now = Instant::now();
+        let target = self.dialing.remove(&id);
+        if let Some(target) = target {
+            self.planner.finished(target, Outcome::Connected, now);
+        }
+        let (dialed, source) = match endpoint {
+            ConnectedPoint::Dialer { address, .. } => {
+                self.counters.dials_connected += 1;
+                (discovery::socket_addr(address), None)
+            }
+            ConnectedPoint::Listener { send_back_addr, .. } => (
+                None,
+                discovery::socket_addr(send_back_addr).map(|address| address.ip()),
+            ),
+        };
+        tracing::debug!(%peer, connection = %id, ?dialed, ?source, "connected");
+        self.connections.insert(
+            id,
+            Connection {
+                peer,
+                since: now,
+                dialed,
+                source,
+                target,
+            },
+        );
+        self.relink(peer);
+    }
+
+    fn on_closed(&mut self, peer: PeerId, id: ConnectionId, last: bool, cause: Option<&str>) {
+        tracing::debug!(%peer, connection = %id, cause, "disconnected");
+        self.connections.remove(&id);
+        if !last {
+            self.relink(peer);
+            return;
+        }
+        self.links.remove(&peer);
+        if let Some(name) = self.members.remove(&peer) {
+            tracing::info!(%name, %peer, cause = cause.unwrap_or("closed"), "member left");
+            self.tell_state(Instant::now());
+        }
+    }
+
+    /// Gathers anew what the planner must know of a peer's connections.
+    fn relink(&mut self, peer: PeerId) {
+        let link = self.links.entry(peer).or_default();
+        let of_peer = || {
+            self.connections
+                .values()
+                .filter(|connection| connection.peer == peer)
+        };
+        link.dialed = of_peer().filter_map(|connection| connection.dialed).collect();
+        link.sources = of_peer().filter_map(|connection| connection.source).collect();
+        link.member = self.members.contains_key(&peer);
+    }
+
+    fn on_dial_failed(&mut self, id: ConnectionId, error: &DialError) {
+        let target = self.dialing.remove(&id);
+        tracing::debug!(?target, %error, "dial failed");
+        let outcome = match error {
+            DialError::LocalPeerId { .. } => Outcome::Ourselves,
+            DialError::DialPeerConditionFalse(_) => Outcome::Connected,
+            DialError::Denied { cause } => {
+                self.counters.dials_refused += 1;
+                match cause.downcast_ref::<admission::Refused>() {
+                    Some(admission::Refused::Stranger) => Outcome::Stranger,
+                    _ => Outcome::Failed,
+                }
+            }
+            DialError::NoAddresses
+            | DialError::Aborted
+            | DialError::WrongPeerId { .. }
+            | DialError::Transport(_) => {
+                self.counters.dials_failed += 1;
+                Outcome::Failed
+            }
+        };
+        if let Some(target) = target {
+            self.planner.finished(target, outcome, Instant::now());
+        }
+    }
+
+    fn on_identified(&mut self, peer: PeerId, info: &identify::Info) {
+        let Some(link) = self.links.get_mut(&peer) else {
+            return;
+        };
+        let seen_from = link
+            .dialed
+            .iter()
+            .map(SocketAddr::ip)
+            .chain(link.sources.iter().copied())
+            .next();
+        let claimed: Vec<SocketAddr> = dialable(&info.listen_addrs, seen_from)
+            .filter(|address| !self.planner.is_own(address))
+            .collect();
+        let announced = membership::announced_name(&info.agent_version);
+        let known = self
+            .members
+            .get(&peer)
+            .is_some_and(|name| Some(&**name) == announced);
+        if !known {
+            match membership::member_name(&self.config.secret, &peer, &info.agent_version) {
+                Some(name) => self.join(peer, name),
+                None if self.bootstrap.contains(&peer) => return,
+                None => {
+                    self.reject(peer, &info.agent_version);
+                    return;
+                }
+            }
+        }
+        if let (Some(kad), Some(protocol)) = (
+            self.swarm.behaviour_mut().kad.as_mut(),
+            self.config.kad_protocol(),
+        ) && info.protocols.contains(&protocol)
+        {
+            for address in &claimed {
+                kad.add_address(&peer, multiaddr(*address));
+            }
+        }
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.claimed = claimed;
+            link.member = true;
+        }
+    }
+
+    fn join(&mut self, peer: PeerId, name: &str) {
+        tracing::info!(name, %peer, "member joined");
+        self.members.insert(peer, name.into());
+        // The ledger hears of the member before the first probe leaves.
+        let now = Instant::now();
+        self.tell_state(now);
+        self.swarm.behaviour_mut().ping.accept(peer);
+        self.kad_search = self.kad_search.min(now + KAD_SEARCH.0);
+    }
+
+    fn reject(&mut self, peer: PeerId, agent_version: &str) {
+        let says = agent_version.chars().take(64).collect::<String>();
+        tracing::info!(%peer, says, "turned away: not a member of this network");
+        self.counters.strangers_rejected += 1;
+        let now = Instant::now();
+        let targets = self
+            .connections
+            .values()
+            .filter(|connection| connection.peer == peer);
+        for target in targets.filter_map(|connection| connection.target) {
+            self.planner.finished(target, Outcome::Stranger, now);
+        }
+        self.planner.forget(&peer);
+        self.swarm.behaviour_mut().admission.keep_out(peer, now);
+        // An error says that it has just left by itself.
+        let _ = self.swarm.disconnect_peer_id(peer);
+    }
+
+    fn on_resolution(&mut self, Resolution { key, addresses }: Resolution) {
+        let Some(name) = self.names.get_mut(key) else {
+            return;
+        };
+        let found = match addresses {
+            Ok(found) => found,
+            Err(error) => {
+                if !name.failing {
+                    tracing::info!(name = name.name, %error, "a name can't be looked up: trying on");
+                }
+                name.failing = true;
+                return;
+            }
+        };
+        if std::mem::take(&mut name.failing) {
+            tracing::info!(name = name.name, "the name can be looked up again");
+        }
+        match name.purpose {
+            Purpose::Seeds => {
+                let port = self.config.p2p_port;
+                let seeds: Vec<SocketAddr> = found
+                    .into_iter()
+                    .take(planner::MAX_SEEDS)
+                    .map(|ip| SocketAddr::new(ip, port))
+                    .collect();
+                if seeds != self.seeds {
+                    tracing::info!(
+                        name = name.name,
+                        addresses = seeds.len(),
+                        "the name's addresses changed"
+                    );
+                    self.planner
+                        .set_seeds(seeds.iter().chain(&self.config.seeds).copied());
+                    self.seeds = seeds;
+                }
+            }
+            Purpose::Bootstrap(peer, port) => {
+                self.planner.resolved(
+                    peer,
+                    found.into_iter().map(|ip| SocketAddr::new(ip, port)).collect(),
+                );
+            }
+        }
+    }
+
+    fn on_tick(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.heartbeat) >= HEARTBEAT {
+            self.heartbeat = now;
+            self.tell_state(now);
+            self.close_unidentified(now);
+            if let Some(mdns) = self.swarm.behaviour_mut().mdns.as_mut() {
+                mdns.tend(now);
+            }
+        }
+        if now >= self.kad_search && self.members.len() < self.config.peers_per_node {
+            self.kad_search = now + KAD_SEARCH.1;
+            let own_id = *self.swarm.local_peer_id();
+            if let Some(kad) = self.swarm.behaviour_mut().kad.as_mut() {
+                kad.get_closest_peers(own_id);
+            }
+        }
+        for dial in self.planner.plan(&self.links, now) {
+            self.dial(dial);
+        }
+    }
+
+    fn close_unidentified(&mut self, now: Instant) {
+        let late: Vec<ConnectionId> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| {
+                let peer = &connection.peer;
+                now.saturating_duration_since(connection.since) >= IDENTIFY_DEADLINE
+                    && !self.members.contains_key(peer)
+                    && !self.bootstrap.contains(peer)
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for id in late {
+            let Some(connection) = self.connections.get(&id) else {
+                continue;
+            };
+            tracing::debug!(peer = %connection.peer, connection = %id, "closed: it never said who it is");
+            if let Some(target) = connection.target {
+                self.planner.finished(target, Outcome::Stranger, now);
+            }
+            self.swarm.close_connection(id);
+        }
+    }
+
+    fn dial(&mut self, Dial { target, addresses }: Dial) {
+        let addresses = addresses.into_iter().map(multiaddr);
+        let options = match target {
+            Target::Seed(address) => DialOpts::unknown_peer_id().address(multiaddr(address)).build(),
+            Target::Peer(peer) => DialOpts::peer_id(peer)
+                .condition(PeerCondition::DisconnectedAndNotDialing)
+                .addresses(addresses.collect())
+                .build(),
+        };
+        let id = options.connection_id();
+        self.dialing.insert(id, target);
+        if let Err(error) = self.swarm.dial(options) {
+            self.on_dial_failed(id, &error);
+        }
+    }
+
+    fn tell_state(&mut self, now: Instant) {
+        let members = self.members.iter().map(|(peer, name)| Member {
+            peer: *peer,
+            name: Arc::clone(name),
+        });
+        let admission = &self.swarm.behaviour().admission;
+        let mut counters = self.counters;
+        counters.strangers_rejected += admission.refused_strangers();
+        let state = State {
+            at: now.saturating_duration_since(self.started),
+            listening: self.listening.is_none(),
+            members: members.collect(),
+            connections: admission.established(),
+            counters,
+        };
+        self.tell(Event::State(state));
+    }
+
+    fn tell(&mut self, event: Event) {
+        if self.events.try_send(event).is_err() {
+            self.counters.events_dropped += 1;
+        }
+    }
+}
+
+/// Waits until the agent is told to stop.
+pub async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // An error says that nobody is there any more to give the order: that is one, too.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// Listens on the configured address, or on all of both families. One of them is enough: a host may have only one.
+fn listen(swarm: &mut Swarm<Behaviour>, config: &Config) -> Result<HashSet<ListenerId>, Error> {
+    let all = [
+        IpAddr::from(Ipv4Addr::UNSPECIFIED),
+        IpAddr::from(Ipv6Addr::UNSPECIFIED),
+    ];
+    let wanted: Vec<IpAddr> = config.listen.map_or_else(|| all.to_vec(), |ip| vec![ip]);
+    let mut listeners = HashSet::new();
+    let mut failed = None;
+    for ip in wanted {
+        let address = Multiaddr::from(ip).with(Protocol::Tcp(config.p2p_port));
+        match swarm.listen_on(address.clone()) {
+            Ok(listener) => {
+                listeners.insert(listener);
+            }
+            Err(error) => {
+                failed = Some(Error::Listen {
+                    address,
+                    reason: error.to_string(),
+                })
+            }
+        }
+    }
+    match failed {
+        Some(error) if listeners.is_empty() => Err(error),
+        _ => Ok(listeners),
+    }
+}
