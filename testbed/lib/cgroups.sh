@@ -35,31 +35,28 @@ join_node_cgroups() { # NODE: moves the calling (sub)shell
     done
 }
 
-cgroup_processes() { # [NODE]: ids of everything in a node's groups, or in all nodes'
+# The groups of a node, or of all nodes, in every hierarchy.
+node_groups() { # [NODE]
     local hierarchy
     for hierarchy in $(cgroup_hierarchies); do
-        find "$hierarchy" -maxdepth 1 -name "$PREFIX${1:-*}" -exec find {} -name cgroup.procs -exec cat {} + \; 2>/dev/null
+        find "$hierarchy" -maxdepth 1 -name "$PREFIX${1:-*}"
+    done
+}
+
+cgroup_processes() { # [NODE]: the ids of everything in a node's groups, or in all nodes'
+    local group
+    for group in $(node_groups "$@"); do
+        find "$group" -name cgroup.procs -exec cat {} + 2>/dev/null || true
     done | sort -un
 }
 
 no_cgroup_processes() { [[ -z $(cgroup_processes "$@") ]]; }
 
+# Fails while a group is left: just after its processes died it is busy for a moment.
 remove_cgroups() { # [NODE]
-    local hierarchy
-    for hierarchy in $(cgroup_hierarchies); do
-        find "$hierarchy" -maxdepth 1 -name "$PREFIX${1:-*}" -exec find {} -depth -type d -exec rmdir {} + \; 2>/dev/null || true
+    local group
+    for group in $(node_groups "$@"); do
+        find "$group" -depth -type d -exec rmdir {} + 2>/dev/null || true
     done
-}
-
-no_cgroups() { # [NODE]
-    local hierarchy
-    for hierarchy in $(cgroup_hierarchies); do
-        [[ -z $(find "$hierarchy" -maxdepth 1 -name "$PREFIX${1:-*}") ]] || return 1
-    done
-}
-
-# Just after its processes died a group is busy for a moment.
-remove_cgroups_for_sure() { # [NODE]
-    remove_cgroups "$@"
-    no_cgroups "$@"
+    [[ -z $(node_groups "$@") ]]
 }

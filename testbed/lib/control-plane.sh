@@ -40,6 +40,7 @@ set_component_command() { # NAME: into COMMAND
                 --cluster-name=peernet-testbed --root-ca-file="$PKI/ca.crt" \
                 --service-account-private-key-file="$PKI/service-accounts.key" \
                 --cluster-signing-cert-file="$PKI/ca.crt" --cluster-signing-key-file="$PKI/ca.key" \
+                --flex-volume-plugin-dir="$CONTROL_PLANE/volume-plugins" \
                 --node-monitor-grace-period=10s --node-monitor-period=1s)
             ;;
         kube-scheduler)

@@ -93,14 +93,17 @@ apply_switch_faults() {
     {
         echo "add table bridge pn-faults"
         echo "delete table bridge pn-faults"
-        echo "table bridge pn-faults { chain forward { type filter hook forward priority 0;"
+        echo "table bridge pn-faults {"
+        echo "chain forward {"
+        echo "type filter hook forward priority 0"
         all_faults | while read -r kind a b _; do
             if [[ $kind == partition ]] && is_node_end "$a" && is_node_end "$b"; then
                 echo "iifname $PREFIX$a oifname $PREFIX$b drop"
                 echo "iifname $PREFIX$b oifname $PREFIX$a drop"
             fi
         done
-        echo "} }"
+        echo "}"
+        echo "}"
     } | nsenter --net="$NETNS_FOLDER/$WAN" nft -f -
 }
 

@@ -91,5 +91,5 @@ cut_node() { # NODE
     wait_until 30 "the processes of node $1 to end" - no_cgroup_processes "$1"
     rm -f "$(node_pid_file "$1")"
     if netns_exists "$1"; then ip netns del "$PREFIX$1"; fi
-    wait_until 10 "the cgroups of node $1 to go" - remove_cgroups_for_sure "$1"
+    wait_until 10 "the cgroups of node $1 to go" - remove_cgroups "$1"
 }
