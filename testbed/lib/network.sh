@@ -74,13 +74,16 @@ HOST_LIMITS=(
     fs.inotify.max_user_instances=1024
 )
 
+# Their values before, in a place that a reboot clears, as it does the limits.
+HOST_LIMITS_BEFORE=/run/pn-host-limits
+
 raise_host_limits() {
     local setting file old
     for setting in "${HOST_LIMITS[@]}"; do
         file=/proc/sys/$(tr . / <<<"${setting%%=*}")
         old=$(<"$file")
         if ((old < ${setting#*=})); then
-            echo "$file $old" >>"$STATE/host-limits"
+            echo "$file $old" >>"$HOST_LIMITS_BEFORE"
             echo "${setting#*=}" >"$file"
         fi
     done
@@ -91,8 +94,8 @@ restore_host_limits() {
     [[ -f $STATE/host-limits ]] || return 0
     while read -r file old; do
         echo "$old" >"$file"
-    done <"$STATE/host-limits"
-    rm "$STATE/host-limits"
+    done <"$HOST_LIMITS_BEFORE"
+    rm "$HOST_LIMITS_BEFORE"
 }
 
 remove_network() {
