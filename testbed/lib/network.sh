@@ -91,7 +91,7 @@ raise_host_limits() {
 
 restore_host_limits() {
     local file old
-    [[ -f $STATE/host-limits ]] || return 0
+    [[ -f $HOST_LIMITS_BEFORE ]] || return 0
     while read -r file old; do
         echo "$old" >"$file"
     done <"$HOST_LIMITS_BEFORE"
