@@ -28,7 +28,7 @@ make_node_cgroups() { # NODE
     fi
 }
 
-join_node_cgroups() { # NODE: moves the calling (sub)shell
+join_node_cgroups() { # NODE: moves the calling shell
     local hierarchy
     for hierarchy in $(cgroup_hierarchies); do
         echo "$BASHPID" >"$hierarchy/$PREFIX$1/cgroup.procs"

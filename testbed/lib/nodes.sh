@@ -38,12 +38,9 @@ start_node() { # NODE: returns at once
     mkdir -p "$NODES/$node"
     netns_exists "$node" || make_netns "$node" "$(node_ip "$node")"
     make_node_cgroups "$node"
-    (
-        join_node_cgroups "$node"
-        exec setsid nsenter --net="$NETNS_FOLDER/$PREFIX$node" \
-            unshare --mount --uts --ipc --cgroup --pid --fork --kill-child --mount-proc --propagation private \
-            "$TESTBED/node-init" "$node" "$BIN" "$CNI_BIN"
-    ) >>"$(node_log "$node")" 2>&1 9>&- </dev/null &
+    setsid nsenter --net="$NETNS_FOLDER/$PREFIX$node" \
+        unshare --mount --uts --ipc --pid --fork --kill-child --mount-proc --propagation private \
+        "$TESTBED/node-init" "$node" "$BIN" "$CNI_BIN" >>"$(node_log "$node")" 2>&1 9>&- </dev/null &
     record_process "$(node_pid_file "$node")" $!
     wait_until 10 "node $node's first process" "$(node_log "$node")" node_init_id "$node"
 }
