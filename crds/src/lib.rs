@@ -5,10 +5,12 @@
 //! * [`report`]: what an agent tells the operator, and [`envelope`]: how it is signed.
 //! * [`histogram`]: the mergeable distribution that every percentile comes from.
 //! * [`identity`]: how a peer id follows from the network's secret and a name.
+//! * [`bootstrap`]: addresses of hosts that agents connect to at the start.
 //! * [`duration`]: durations as people write them (`1s`, `500ms`).
 //!
 //! Invariants: no Kubernetes client, no swarm, no clock, no I/O. Everything here is plain data and pure functions.
 
+pub mod bootstrap;
 pub mod duration;
 pub mod envelope;
 pub mod histogram;

@@ -91,7 +91,8 @@ pub struct PeerNetworkStatus {
 pub struct PeersStatus {
     /// Peers that each node should be connected to.
     pub expected: i32,
-    /// Peers that the node with the fewest is connected to. A wanted node that does not report counts as none.
+    /// Peers that the node with the fewest is connected to, of the nodes that reported. What a node without a report is
+    /// connected to is not known: it shows in `nodes`, and its peers miss it here.
     pub fewest_connected: i32,
 }
 
@@ -145,9 +146,10 @@ pub struct NodeStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub node_name: Option<String>,
-    /// The peer id that it must have.
+    /// The peer id that it must have, if the network's Secret can be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
-    pub peer_id: String,
+    pub peer_id: Option<String>,
     /// Whether its pod is ready.
     pub ready: bool,
     /// What became of its last report.

@@ -1,0 +1,83 @@
+//! Addresses of hosts that agents connect to at the start.
+
+use libp2p_core::{Multiaddr, multiaddr::Protocol};
+use libp2p_identity::PeerId;
+
+/// Why an address can't be used as a bootstrap peer.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum InvalidBootstrapPeer {
+    /// It is no multiaddr.
+    #[error("{0:?} is not a multiaddr: {1}")]
+    NotAMultiaddr(String, String),
+    /// It is a multiaddr that agents can't dial.
+    #[error("{0:?} can't be dialed: write /ip4, /ip6, /dns, /dns4 or /dns6, then /tcp/PORT and /p2p/PEER-ID")]
+    NotDialable(String),
+}
+
+/// Reads the address of a bootstrap peer: a host, a TCP port and a peer id. Returns the address without the peer id, and
+/// the peer id.
+///
+/// # Errors
+/// [`InvalidBootstrapPeer`] says what to write instead.
+pub fn parse(text: &str) -> Result<(Multiaddr, PeerId), InvalidBootstrapPeer> {
+    let mut address: Multiaddr = text
+        .parse()
+        .map_err(|error| InvalidBootstrapPeer::NotAMultiaddr(text.to_owned(), format!("{error}")))?;
+    let parts: Vec<_> = address.iter().collect();
+    let peer = match parts.as_slice() {
+        [
+            Protocol::Ip4(_) | Protocol::Ip6(_) | Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_),
+            Protocol::Tcp(1..),
+            Protocol::P2p(peer),
+        ] => *peer,
+        _ => return Err(InvalidBootstrapPeer::NotDialable(text.to_owned())),
+    };
+    drop(parts);
+    address.pop();
+    Ok((address, peer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::NetworkSecret;
+
+    #[test]
+    fn hosts_with_a_port_and_a_peer_id_are_read() {
+        let peer = NetworkSecret::new(&[1; 32]).unwrap().peer_id("boot");
+        for host in [
+            "/ip4/192.0.2.7",
+            "/ip6/2001:db8::1",
+            "/dns/boot.example",
+            "/dns4/boot.example",
+        ] {
+            let (address, id) = parse(&format!("{host}/tcp/4001/p2p/{peer}")).unwrap();
+            assert_eq!((address.to_string(), id), (format!("{host}/tcp/4001"), peer));
+        }
+    }
+
+    #[test]
+    fn what_agents_cannot_dial_is_refused() {
+        let peer = NetworkSecret::new(&[1; 32]).unwrap().peer_id("boot");
+        for text in [
+            "/ip4/1.2.3/tcp/1/p2p/x",
+            "192.0.2.7:4001",
+            "/ip4/192.0.2.7/tcp/4001/p2p/12D3KooWnotanid",
+        ] {
+            assert!(
+                matches!(parse(text), Err(InvalidBootstrapPeer::NotAMultiaddr(..))),
+                "{text}"
+            );
+        }
+        for text in [
+            format!("/ip4/192.0.2.7/tcp/4001"),
+            format!("/ip4/192.0.2.7/tcp/0/p2p/{peer}"),
+            format!("/ip4/192.0.2.7/udp/4001/quic-v1/p2p/{peer}"),
+        ] {
+            assert!(
+                matches!(parse(&text), Err(InvalidBootstrapPeer::NotDialable(_))),
+                "{text}"
+            );
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! What is in the cluster: the Secret by one read, all else from watched copies. The conversions are pure.
+
+use std::net::IpAddr;
+
+use k8s_openapi::api::{
+    apps::v1::{DaemonSet, StatefulSet},
+    core::v1::{Pod, Secret, Service},
+    policy::v1::PodDisruptionBudget,
+};
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    runtime::reflector::{ObjectRef, Store, store::WriterDropped},
+};
+use peernet_api::{
+    identity::{NetworkSecret, SECRET_KEY},
+    v1alpha1::Workload,
+};
+
+use crate::{
+    api_call::{ApiCallError, with_deadline},
+    network::Identity,
+    resources::{FINGERPRINT_ANNOTATION, NETWORK_LABEL},
+};
+
+/// Copies of the operator's objects and their pods, kept up to date by watches.
+#[derive(Clone)]
+pub struct Stores {
+    /// Agents' pods.
+    pub pods: Store<Pod>,
+    /// Headless Services.
+    pub services: Store<Service>,
+    /// StatefulSets.
+    pub stateful_sets: Store<StatefulSet>,
+    /// DaemonSets.
+    pub daemon_sets: Store<DaemonSet>,
+    /// Disruption budgets.
+    pub budgets: Store<PodDisruptionBudget>,
+}
+
+impl Stores {
+    /// Waits until each copy has its first list.
+    ///
+    /// # Errors
+    /// If the watches have ended.
+    pub async fn wait_until_ready(&self) -> Result<(), WriterDropped> {
+        self.pods.wait_until_ready().await?;
+        self.services.wait_until_ready().await?;
+        self.stateful_sets.wait_until_ready().await?;
+        self.daemon_sets.wait_until_ready().await?;
+        self.budgets.wait_until_ready().await
+    }
+}
+
+/// What is there of one network.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// The Secret of the network's identities.
+    pub secret: SecretState,
+    /// What runs the agents, if it exists. While one kind replaces the other, the one that is wanted.
+    pub workload: Option<ObservedWorkload>,
+    /// The pods of the network, of either kind of workload.
+    pub pods: Vec<ObservedPod>,
+}
+
+/// State of the Secret.
+#[derive(Clone, Debug)]
+pub enum SecretState {
+    /// It holds what it should.
+    Valid(NetworkSecret),
+    /// It does not exist.
+    Missing,
+    /// It exists and does not hold what it should; the text says why.
+    Damaged(String),
+}
+
+/// A StatefulSet or DaemonSet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObservedWorkload {
+    /// Which of the two.
+    pub kind: Workload,
+    /// Fingerprint of the secret that it was made for.
+    pub fingerprint: Option<String>,
+    /// Pods that it wants.
+    pub wanted: i32,
+    /// Whether Kubernetes has done with it what its spec says: every pod exists in its newest form.
+    pub settled: bool,
+}
+
+/// An agent's pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObservedPod {
+    /// Its name.
+    pub name: String,
+    /// Kind of workload that made it.
+    pub kind: Option<Workload>,
+    /// The node that it was scheduled to.
+    pub node_name: Option<String>,
+    /// Its address.
+    pub ip: Option<IpAddr>,
+    /// Whether Kubernetes calls it ready and it is not being deleted.
+    pub ready: bool,
+    /// Whether it is being deleted.
+    pub terminating: bool,
+    /// Why it does not run, if Kubernetes says.
+    pub problem: Option<String>,
+}
+
+/// Reads the Secret and gathers what the watches know about a network. `wanted` is the kind of workload that the
+/// resource asks for.
+///
+/// # Errors
+/// If the Secret can't be read.
+pub async fn observe(
+    client: &Client,
+    stores: &Stores,
+    identity: &Identity,
+    wanted: Workload,
+) -> Result<Observed, ApiCallError> {
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), &identity.namespace);
+    let secret = with_deadline("get the Secret", secrets.get_opt(&identity.secret_name())).await?;
+    let mut workloads: Vec<ObservedWorkload> = [
+        owned(&stores.stateful_sets, identity).map(|set| stateful_set(&set)),
+        owned(&stores.daemon_sets, identity).map(|set| daemon_set(&set)),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    workloads.sort_by_key(|workload| workload.kind != wanted);
+    let mut pods: Vec<_> = stores
+        .pods
+        .state()
+        .iter()
+        .filter(|pod| pod.namespace().as_deref() == Some(identity.namespace.as_str()))
+        .filter(|pod| pod.labels().get(NETWORK_LABEL) == Some(&identity.name))
+        .map(|pod| observed_pod(pod))
+        .collect();
+    pods.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(Observed {
+        secret: secret_state(secret.as_ref()),
+        workload: workloads.into_iter().next(),
+        pods,
+    })
+}
+
+/// The object that has the network's name and belongs to it.
+pub fn owned<K>(store: &Store<K>, identity: &Identity) -> Option<std::sync::Arc<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    store
+        .get(&ObjectRef::new(&identity.name).within(&identity.namespace))
+        .filter(|object| belongs_to(object.as_ref(), identity))
+}
+
+/// Whether the object is controlled by this network, not by another of the same name.
+pub fn belongs_to(object: &impl Resource, identity: &Identity) -> bool {
+    object
+        .owner_references()
+        .iter()
+        .any(|owner| owner.controller == Some(true) && owner.uid == identity.uid)
+}
+
+/// Whether the Secret holds what it should.
+#[must_use]
+pub fn secret_state(secret: Option<&Secret>) -> SecretState {
+    let Some(secret) = secret else {
+        return SecretState::Missing;
+    };
+    match secret.data.as_ref().and_then(|data| data.get(SECRET_KEY)) {
+        None => SecretState::Damaged(format!("it has no key {SECRET_KEY}")),
+        Some(bytes) => match NetworkSecret::new(&bytes.0) {
+            Ok(secret) => SecretState::Valid(secret),
+            Err(error) => SecretState::Damaged(error.to_string()),
+        },
+    }
+}
+
+fn stateful_set(set: &StatefulSet) -> ObservedWorkload {
+    let wanted = set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+    let status = set.status.clone().unwrap_or_default();
+    ObservedWorkload {
+        kind: Workload::StatefulSet,
+        fingerprint: set.annotations().get(FINGERPRINT_ANNOTATION).cloned(),
+        wanted,
+        settled: status.observed_generation >= set.metadata.generation
+            && status.replicas == wanted
+            && status.updated_replicas.unwrap_or(0) == wanted,
+    }
+}
+
+fn daemon_set(set: &DaemonSet) -> ObservedWorkload {
+    let status = set.status.clone().unwrap_or_default();
+    ObservedWorkload {
+        kind: Workload::DaemonSet,
+        fingerprint: set.annotations().get(FINGERPRINT_ANNOTATION).cloned(),
+        wanted: status.desired_number_scheduled,
+        settled: status.observed_generation >= set.metadata.generation
+            && status.current_number_scheduled == status.desired_number_scheduled
+            && status.updated_number_scheduled.unwrap_or(0) == status.desired_number_scheduled,
+    }
+}
+
+fn observed_pod(pod: &Pod) -> ObservedPod {
+    let status = pod.status.clone().unwrap_or_default();
+    let terminating = pod.metadata.deletion_timestamp.is_some();
+    let condition = |type_: &str| {
+        status
+            .conditions
+            .iter()
+            .flatten()
+            .find(|condition| condition.type_ == type_)
+    };
+    let is_ready = condition("Ready").is_some_and(|ready| ready.status == "True");
+    let unscheduled = condition("PodScheduled")
+        .filter(|scheduled| scheduled.status == "False")
+        .map(|scheduled| {
+            scheduled
+                .message
+                .clone()
+                .unwrap_or_else(|| "not scheduled".to_owned())
+        });
+    let waiting = status.container_statuses.iter().flatten().find_map(|container| {
+        let waiting = container.state.as_ref()?.waiting.as_ref()?;
+        match (&waiting.reason, &waiting.message) {
+            (Some(reason), Some(message)) => Some(format!("{reason}: {message}")),
+            (Some(reason), None) => Some(reason.clone()),
+            _ => None,
+        }
+    });
+    let kind = pod
+        .owner_references()
+        .iter()
+        .find(|owner| owner.controller == Some(true))
+        .and_then(|owner| match owner.kind.as_str() {
+            "StatefulSet" => Some(Workload::StatefulSet),
+            "DaemonSet" => Some(Workload::DaemonSet),
+            _ => None,
+        });
+    ObservedPod {
+        name: pod.name_any(),
+        kind,
+        node_name: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
+        ip: status.pod_ip.as_deref().and_then(|ip| ip.parse().ok()),
+        ready: is_ready && !terminating,
+        terminating,
+        problem: unscheduled.or(waiting).filter(|_| !is_ready),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pod(status: Value) -> ObservedPod {
+        observed_pod(
+            &serde_json::from_value(json!({
+                "metadata": {"name": "mesh-0", "ownerReferences":
+                    [{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "mesh", "uid": "u", "controller": true}]},
+                "spec": {"nodeName": "n1", "containers": []}, "status": status,
+            }))
+            .unwrap(),
+        )
+    }
+
+    #[test]
+    fn a_secret_must_hold_32_bytes_under_its_key() {
+        let state = |data: Value| secret_state(Some(&serde_json::from_value(json!({"data": data})).unwrap()));
+        assert!(matches!(secret_state(None), SecretState::Missing));
+        assert!(
+            matches!(state(json!({})), SecretState::Damaged(why) if why.contains("no key network-secret"))
+        );
+        assert!(
+            matches!(state(json!({"network-secret": "AAAA"})), SecretState::Damaged(why) if why.contains("has 3"))
+        );
+        let whole = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+        assert!(matches!(
+            state(json!({"network-secret": whole})),
+            SecretState::Valid(_)
+        ));
+    }
+
+    #[test]
+    fn a_pod_tells_why_it_does_not_run() {
+        let waiting = pod(
+            json!({"containerStatuses": [{"name": "node", "image": "", "imageID": "", "ready": false,
+            "restartCount": 0, "state": {"waiting": {"reason": "ErrImagePull", "message": "not found"}}}]}),
+        );
+        assert_eq!(waiting.problem.as_deref(), Some("ErrImagePull: not found"));
+        let pending =
+            pod(json!({"conditions": [{"type": "PodScheduled", "status": "False", "message": "no room"}]}));
+        assert_eq!(pending.problem.as_deref(), Some("no room"));
+        assert_eq!(
+            pod(json!({"conditions": [{"type": "Ready", "status": "True"}]})).problem,
+            None
+        );
+    }
+
+    #[test]
+    fn a_workload_is_settled_when_every_pod_exists_in_its_newest_form() {
+        let set = |status: Value| {
+            stateful_set(
+                &serde_json::from_value(json!({
+                    "metadata": {"generation": 2},
+                    "spec": {"replicas": 3, "serviceName": "", "selector": {}, "template": {}}, "status": status,
+                }))
+                .unwrap(),
+            )
+        };
+        assert!(set(json!({"observedGeneration": 2, "replicas": 3, "updatedReplicas": 3})).settled);
+        assert!(!set(json!({"observedGeneration": 1, "replicas": 3, "updatedReplicas": 3})).settled);
+        assert!(!set(json!({"observedGeneration": 2, "replicas": 4, "updatedReplicas": 3})).settled);
+        assert!(!set(json!({"observedGeneration": 2, "replicas": 3, "updatedReplicas": 1})).settled);
+    }
+}

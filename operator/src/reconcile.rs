@@ -1,0 +1,306 @@
+//! One round for one network: observe, decide, build, apply, measure, status. Only the outer steps touch the world.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use kube::{
+    Api, Client, Resource,
+    api::{Patch, PatchParams},
+    runtime::{controller::Action, events::Recorder},
+};
+use peernet_api::{
+    duration,
+    v1alpha1::{PeerNetwork, PeerNetworkStatus, Probe, Workload},
+};
+
+use crate::{
+    api_call::{ApiCallError, with_deadline},
+    apply::{Applied, Applier, ApplyError, FIELD_MANAGER},
+    backoff::{Backoff, jitter},
+    conditions::Facts,
+    decide::{Decision, Stall, decide},
+    measure::{ProbeSettings, measure},
+    metrics::Metrics,
+    network::{Identity, Network, NodeDefaults},
+    observe::{Observed, SecretState, Stores, observe},
+    pull::Puller,
+    resources::{desired, selector_text},
+    roster::{Roster, roster},
+    status::{Input, compose, says_something_new},
+    transitions::{publish, transitions},
+};
+
+/// Time from one look at a network to the next.
+const ROUND: Duration = Duration::from_secs(5);
+
+/// What a round works with.
+pub struct Context {
+    /// Talks to the API server.
+    pub client: Client,
+    /// Watched copies of objects.
+    pub stores: Stores,
+    /// What networks get that don't say otherwise.
+    pub defaults: NodeDefaults,
+    /// Pulls reports.
+    pub puller: Puller,
+    /// Publishes events.
+    pub recorder: Recorder,
+    /// The operator's own metrics.
+    pub metrics: Arc<Metrics>,
+    /// What was applied before.
+    pub applied: Applied,
+    /// How long to wait after an error.
+    pub backoff: Backoff,
+}
+
+/// Why a round was not finished. The next one begins anew.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The resource has no name, namespace or uid.
+    #[error("the resource was never stored in a cluster")]
+    NotStored,
+    /// The cluster could not be read.
+    #[error("failed to observe the network")]
+    Observe(#[source] ApiCallError),
+    /// An object could not be written.
+    #[error("failed to apply the network's objects")]
+    Apply(#[source] ApplyError),
+    /// The status could not be written.
+    #[error("failed to write the status")]
+    Status(#[source] ApiCallError),
+    /// The round took longer than its deadlines should allow.
+    #[error("the round took too long")]
+    TimedOut,
+}
+
+/// Brings one network nearer to what its spec says, and its status nearer to what is.
+///
+/// # Errors
+/// [`Error`] names the step. Everything that people have to mend is a condition, not an error.
+pub async fn reconcile(resource: Arc<PeerNetwork>, context: Arc<Context>) -> Result<Action, Error> {
+    let identity = Identity::of(&resource).ok_or(Error::NotStored)?;
+    if resource.metadata.deletion_timestamp.is_some() {
+        // Owner references see to everything.
+        return Ok(Action::await_change());
+    }
+    let spec = &resource.spec;
+    let mut observed = observe(&context.client, &context.stores, &identity, spec.workload)
+        .await
+        .map_err(Error::Observe)?;
+    let progress = build(&context, &identity, &resource, &mut observed).await?;
+
+    let roster = expected(
+        &identity,
+        spec.workload,
+        spec.replicas,
+        progress.stall.is_some(),
+        &observed,
+    );
+    let pulled = context.puller.pull(&identity.path(), &roster).await;
+    context.metrics.count_reports(&pulled);
+    let measured = measure(&roster, &pulled, probe_settings(&spec.probe));
+
+    let settled = !progress.changed
+        && observed
+            .workload
+            .as_ref()
+            .is_some_and(|workload| workload.settled);
+    let facts = Facts {
+        stall: progress.stall.as_ref(),
+        settled,
+        roster: &roster,
+        pulled: &pulled,
+        measured: &measured,
+    };
+    let nothing = PeerNetworkStatus::default();
+    let previous = resource.status.as_ref().unwrap_or(&nothing);
+    let now = Timestamp::now();
+    let next = compose(&Input {
+        facts,
+        pulled: &pulled,
+        selector: selector_text(&identity),
+        image: progress
+            .image
+            .or_else(|| previous.columns.as_ref()?.image.clone()),
+        generation: resource.metadata.generation,
+        previous,
+        now,
+    });
+    context.metrics.note_network(&identity.path(), &next.conditions);
+    if says_something_new(previous, &next, now) {
+        write_status(&context, &identity, &next)
+            .await
+            .map_err(Error::Status)?;
+        let told = transitions(&previous.conditions, &next.conditions);
+        for transition in &told {
+            tracing::info!(
+                reason = transition.reason,
+                message = transition.note,
+                "network changed"
+            );
+        }
+        publish(&context.recorder, &resource.object_ref(&()), told).await;
+    }
+    context.backoff.reset(&identity.path());
+    Ok(Action::requeue(jitter(ROUND)))
+}
+
+/// How far building came.
+struct Progress {
+    stall: Option<Stall>,
+    changed: bool,
+    image: Option<String>,
+}
+
+/// Decides, and writes what was decided. After this, `observed` knows the secret that counts.
+async fn build(
+    context: &Context,
+    identity: &Identity,
+    resource: &PeerNetwork,
+    observed: &mut Observed,
+) -> Result<Progress, Error> {
+    let applier = Applier {
+        client: &context.client,
+        stores: &context.stores,
+        identity,
+        applied: &context.applied,
+    };
+    let (network, result) = match decide(identity, &resource.spec, &context.defaults, observed) {
+        Decision::Stall(stall) => {
+            return Ok(Progress {
+                stall: Some(stall),
+                changed: false,
+                image: None,
+            });
+        }
+        Decision::Build(network, secret) => {
+            let result = applier.apply(&desired(&network, &secret.fingerprint())).await;
+            (network, result)
+        }
+        Decision::CreateSecret(network) => {
+            let result = create_and_apply(&applier, &network, observed).await;
+            (network, result)
+        }
+    };
+    let image = Some(network.image.clone());
+    match result {
+        Ok(changed) => Ok(Progress {
+            stall: None,
+            changed,
+            image,
+        }),
+        Err(ApplyError::Stalled(stall)) => Ok(Progress {
+            stall: Some(stall),
+            changed: false,
+            image,
+        }),
+        Err(error) => Err(Error::Apply(error)),
+    }
+}
+
+async fn create_and_apply(
+    applier: &Applier<'_>,
+    network: &Network,
+    observed: &mut Observed,
+) -> Result<bool, ApplyError> {
+    let secret = applier.create_secret().await?;
+    tracing::info!(fingerprint = secret.fingerprint(), "made the network's secret");
+    let fingerprint = secret.fingerprint();
+    observed.secret = SecretState::Valid(secret);
+    applier.apply(&desired(network, &fingerprint)).await?;
+    Ok(true)
+}
+
+/// Who should be there. A stalled network goes on as it was built, whatever its spec says now.
+fn expected(
+    identity: &Identity,
+    kind: Workload,
+    replicas: i32,
+    stalled: bool,
+    observed: &Observed,
+) -> Roster {
+    let secret = match &observed.secret {
+        SecretState::Valid(secret) => Some(secret),
+        SecretState::Missing | SecretState::Damaged(_) => None,
+    };
+    let running = observed.workload.as_ref();
+    let (kind, wanted) = match (running, kind) {
+        (Some(workload), _) if stalled => (workload.kind, workload.wanted),
+        (_, Workload::StatefulSet) => (Workload::StatefulSet, replicas),
+        // Only Kubernetes knows how many nodes a DaemonSet covers.
+        (Some(workload), Workload::DaemonSet) if workload.kind == Workload::DaemonSet => {
+            (Workload::DaemonSet, workload.wanted)
+        }
+        (_, Workload::DaemonSet) => (Workload::DaemonSet, 0),
+    };
+    roster(&identity.name, kind, wanted, secret, &observed.pods)
+}
+
+fn probe_settings(probe: &Probe) -> ProbeSettings {
+    let parse = |text: &str, fallback: &str| {
+        duration::parse(text)
+            .or_else(|_| duration::parse(fallback))
+            .unwrap_or(Duration::from_secs(1))
+    };
+    let defaults = Probe::default();
+    ProbeSettings {
+        interval: parse(&probe.interval, &defaults.interval),
+        timeout: parse(&probe.timeout, &defaults.timeout),
+        peers_per_node: usize::try_from(probe.peers_per_node).unwrap_or(usize::MAX),
+    }
+}
+
+async fn write_status(
+    context: &Context,
+    identity: &Identity,
+    status: &PeerNetworkStatus,
+) -> Result<(), ApiCallError> {
+    let api: Api<PeerNetwork> = Api::namespaced(context.client.clone(), &identity.namespace);
+    // Identity and status alone: nothing of the spec is written back.
+    let body = serde_json::json!({
+        "apiVersion": PeerNetwork::api_version(&()),
+        "kind": PeerNetwork::kind(&()),
+        "metadata": {"name": identity.name, "uid": identity.uid},
+        "status": status,
+    });
+    let parameters = PatchParams::apply(FIELD_MANAGER).force();
+    let patch = Patch::Apply(&body);
+    with_deadline(
+        "write the status",
+        api.patch_status(&identity.name, &parameters, &patch),
+    )
+    .await?;
+    context.metrics.count_status_write();
+    Ok(())
+}
+
+/// Drops what is remembered of a network that is gone.
+pub fn forget(network: &str, context: &Context) {
+    context.applied.forget(network);
+    context.backoff.reset(network);
+    context.metrics.forget_network(network);
+}
+
+/// What to do after an error: wait a little longer each time.
+#[must_use]
+pub fn on_error(resource: Arc<PeerNetwork>, error: &Error, context: Arc<Context>) -> Action {
+    let network = Identity::of(&resource)
+        .map(|identity| identity.path())
+        .unwrap_or_default();
+    let wait = context.backoff.next(&network);
+    tracing::warn!(network, error = error_chain(error), ?wait, "round not finished");
+    Action::requeue(wait)
+}
+
+/// An error with all its causes, in one line.
+#[must_use]
+pub fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,273 @@
+//! The agents' pods. They pass Pod Security `restricted`, unless the network asks for its nodes' own network.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::core::v1::{
+        Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, KeyToPath,
+        LocalObjectReference, ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
+        ResourceRequirements, SeccompProfile, SecretVolumeSource, SecurityContext, Toleration,
+        TopologySpreadConstraint, Volume, VolumeMount,
+    },
+    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
+};
+use peernet_api::{
+    identity::SECRET_KEY,
+    report::{HTTP_PORT, P2P_PORT},
+    v1alpha1::{PodTemplate, Resources},
+};
+
+use super::{CONTAINER, labels, selector};
+use crate::network::Network;
+
+/// User and group of the agents, as in their image.
+const USER: i64 = 65_532;
+const SECRET_DIR: &str = "/etc/peernet/secret";
+const SECRET_VOLUME: &str = "secret";
+
+pub(super) fn template(network: &Network) -> PodTemplateSpec {
+    let pod = &network.spec.pod_template;
+    let mut all_labels = pod.labels.clone();
+    all_labels.extend(labels(&network.identity));
+    PodTemplateSpec {
+        metadata: Some(ObjectMeta {
+            labels: Some(all_labels),
+            annotations: non_empty(pod.annotations.clone()),
+            ..ObjectMeta::default()
+        }),
+        spec: Some(PodSpec {
+            containers: vec![container(network)],
+            volumes: Some(vec![Volume {
+                name: SECRET_VOLUME.to_owned(),
+                secret: Some(SecretVolumeSource {
+                    secret_name: Some(network.identity.secret_name()),
+                    items: Some(vec![KeyToPath {
+                        key: SECRET_KEY.to_owned(),
+                        path: SECRET_KEY.to_owned(),
+                        mode: None,
+                    }]),
+                    default_mode: Some(0o444),
+                    optional: None,
+                }),
+                ..Volume::default()
+            }]),
+            // Agents have no business with the API server.
+            automount_service_account_token: Some(false),
+            enable_service_links: Some(false),
+            security_context: Some(PodSecurityContext {
+                run_as_non_root: Some(true),
+                run_as_user: Some(USER),
+                run_as_group: Some(USER),
+                seccomp_profile: Some(SeccompProfile {
+                    type_: "RuntimeDefault".to_owned(),
+                    localhost_profile: None,
+                }),
+                ..PodSecurityContext::default()
+            }),
+            host_network: network.spec.host_network.then_some(true),
+            dns_policy: network
+                .spec
+                .host_network
+                .then(|| "ClusterFirstWithHostNet".to_owned()),
+            termination_grace_period_seconds: Some(10),
+            image_pull_secrets: non_empty_list(
+                network
+                    .spec
+                    .image_pull_secrets
+                    .iter()
+                    .map(|secret| LocalObjectReference {
+                        name: secret.name.clone(),
+                    })
+                    .collect(),
+            ),
+            node_selector: non_empty(pod.node_selector.clone()),
+            tolerations: non_empty_list(tolerations(pod)),
+            affinity: pod.affinity.clone(),
+            topology_spread_constraints: non_empty_list(spread(network)),
+            priority_class_name: pod.priority_class_name.clone(),
+            ..PodSpec::default()
+        }),
+    }
+}
+
+fn container(network: &Network) -> Container {
+    Container {
+        name: CONTAINER.to_owned(),
+        image: Some(network.image.clone()),
+        image_pull_policy: Some(format!("{:?}", network.image_pull_policy)),
+        env: Some(environment(network)),
+        ports: Some(
+            [("p2p", P2P_PORT), ("http", HTTP_PORT)]
+                .map(|(name, port)| ContainerPort {
+                    name: Some(name.to_owned()),
+                    container_port: i32::from(port),
+                    protocol: Some("TCP".to_owned()),
+                    ..ContainerPort::default()
+                })
+                .into(),
+        ),
+        readiness_probe: Some(probe("/readyz", 2, 3)),
+        // Patient: a busy host must not get its agents restarted.
+        liveness_probe: Some(probe("/livez", 10, 6)),
+        resources: Some(resources(network.spec.pod_template.resources.as_ref())),
+        security_context: Some(SecurityContext {
+            allow_privilege_escalation: Some(false),
+            capabilities: Some(Capabilities {
+                add: None,
+                drop: Some(vec!["ALL".to_owned()]),
+            }),
+            read_only_root_filesystem: Some(true),
+            ..SecurityContext::default()
+        }),
+        volume_mounts: Some(vec![VolumeMount {
+            name: SECRET_VOLUME.to_owned(),
+            mount_path: SECRET_DIR.to_owned(),
+            read_only: Some(true),
+            ..VolumeMount::default()
+        }]),
+        ..Container::default()
+    }
+}
+
+fn environment(network: &Network) -> Vec<EnvVar> {
+    let (identity, spec) = (&network.identity, &network.spec);
+    let value = |name: &str, value: String| EnvVar {
+        name: name.to_owned(),
+        value: Some(value),
+        value_from: None,
+    };
+    let field = |name: &str, path: &str| EnvVar {
+        name: name.to_owned(),
+        value: None,
+        value_from: Some(EnvVarSource {
+            field_ref: Some(ObjectFieldSelector {
+                api_version: None,
+                field_path: path.to_owned(),
+            }),
+            ..EnvVarSource::default()
+        }),
+    };
+    let name_field = if network.is_stateful() {
+        "metadata.name"
+    } else {
+        "spec.nodeName"
+    };
+    let mut environment = vec![
+        value("PEERNET_NETWORK", identity.path()),
+        field("PEERNET_NAME", name_field),
+        field("PEERNET_POD_IP", "status.podIP"),
+        value("PEERNET_SECRET_FILE", format!("{SECRET_DIR}/{SECRET_KEY}")),
+        value("PEERNET_P2P_PORT", P2P_PORT.to_string()),
+        value("PEERNET_HTTP_PORT", HTTP_PORT.to_string()),
+        value("PEERNET_PROBE_INTERVAL", spec.probe.interval.clone()),
+        value("PEERNET_PROBE_TIMEOUT", spec.probe.timeout.clone()),
+        value("PEERNET_PROBE_WINDOW", spec.probe.window.clone()),
+        value("PEERNET_PEERS_PER_NODE", spec.probe.peers_per_node.to_string()),
+        value("PEERNET_MDNS", spec.discovery.mdns.to_string()),
+        value("PEERNET_KADEMLIA", spec.discovery.kademlia.to_string()),
+        value(
+            "PEERNET_BOOTSTRAP_PEERS",
+            spec.discovery.bootstrap_peers.join(","),
+        ),
+        value("LOG_FORMAT", "json".to_owned()),
+    ];
+    if spec.discovery.dns {
+        environment.push(value(
+            "PEERNET_SEED_DNS",
+            format!("{}.{}.svc", identity.name, identity.namespace),
+        ));
+    }
+    environment
+}
+
+fn probe(path: &str, period_seconds: i32, failure_threshold: i32) -> Probe {
+    Probe {
+        http_get: Some(HTTPGetAction {
+            path: Some(path.to_owned()),
+            port: IntOrString::String("http".to_owned()),
+            ..HTTPGetAction::default()
+        }),
+        period_seconds: Some(period_seconds),
+        timeout_seconds: Some(5),
+        failure_threshold: Some(failure_threshold),
+        ..Probe::default()
+    }
+}
+
+fn resources(wanted: Option<&Resources>) -> ResourceRequirements {
+    let quantities = |wanted: &BTreeMap<String, String>| {
+        non_empty(
+            wanted
+                .iter()
+                .map(|(name, text)| (name.clone(), Quantity(text.clone())))
+                .collect(),
+        )
+    };
+    match wanted {
+        Some(wanted) => ResourceRequirements {
+            requests: quantities(&wanted.requests),
+            limits: quantities(&wanted.limits),
+            claims: None,
+        },
+        None => {
+            let quantity = |name: &str, text: &str| (name.to_owned(), Quantity(text.to_owned()));
+            ResourceRequirements {
+                requests: Some([quantity("cpu", "10m"), quantity("memory", "24Mi")].into()),
+                // No CPU limit: a throttled agent measures its own throttling.
+                limits: Some([quantity("memory", "64Mi")].into()),
+                claims: None,
+            }
+        }
+    }
+}
+
+fn tolerations(pod: &PodTemplate) -> Vec<Toleration> {
+    pod.tolerations
+        .iter()
+        .map(|toleration| Toleration {
+            key: toleration.key.clone(),
+            operator: toleration.operator.map(|operator| format!("{operator:?}")),
+            value: toleration.value.clone(),
+            effect: toleration.effect.map(|effect| format!("{effect:?}")),
+            toleration_seconds: toleration.toleration_seconds,
+        })
+        .collect()
+}
+
+fn spread(network: &Network) -> Vec<TopologySpreadConstraint> {
+    let wanted = &network.spec.pod_template.topology_spread_constraints;
+    let constraint = |key: &str, max_skew: i32, when_unsatisfiable: String| TopologySpreadConstraint {
+        topology_key: key.to_owned(),
+        max_skew,
+        when_unsatisfiable,
+        label_selector: Some(selector(&network.identity)),
+        ..TopologySpreadConstraint::default()
+    };
+    if !wanted.is_empty() {
+        return wanted
+            .iter()
+            .map(|wanted| {
+                constraint(
+                    &wanted.topology_key,
+                    wanted.max_skew,
+                    format!("{:?}", wanted.when_unsatisfiable),
+                )
+            })
+            .collect();
+    }
+    if !network.is_stateful() {
+        return Vec::new();
+    }
+    ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]
+        .map(|key| constraint(key, 1, "ScheduleAnyway".to_owned()))
+        .into()
+}
+
+/// `None` for an empty map: server-side apply would own the emptiness.
+fn non_empty<V>(map: BTreeMap<String, V>) -> Option<BTreeMap<String, V>> {
+    (!map.is_empty()).then_some(map)
+}
+
+fn non_empty_list<T>(list: Vec<T>) -> Option<Vec<T>> {
+    (!list.is_empty()).then_some(list)
+}

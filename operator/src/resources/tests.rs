@@ -1,0 +1,222 @@
+use k8s_openapi::api::core::v1::{PodSpec, PodTemplateSpec};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::network::fixtures::network;
+
+fn template(spec: Value) -> PodTemplateSpec {
+    match desired(&network(spec), "f00d").workload {
+        DesiredWorkload::StatefulSet(set) => set.spec.unwrap().template,
+        DesiredWorkload::DaemonSet(set) => set.spec.unwrap().template,
+    }
+}
+
+fn pod(spec: Value) -> PodSpec {
+    template(spec).spec.unwrap()
+}
+
+fn env(pod: &PodSpec, name: &str) -> Option<String> {
+    let variable = pod.containers[0]
+        .env
+        .iter()
+        .flatten()
+        .find(|variable| variable.name == name)?;
+    variable
+        .value
+        .clone()
+        .or_else(|| Some(variable.value_from.clone()?.field_ref?.field_path))
+}
+
+#[test]
+fn every_object_is_owned_and_labelled() {
+    let Desired {
+        service,
+        disruption_budget,
+        workload,
+    } = desired(&network(json!({})), "f00d");
+    let DesiredWorkload::StatefulSet(set) = workload else {
+        panic!("a StatefulSet is the default")
+    };
+    for metadata in [
+        service.metadata,
+        disruption_budget.unwrap().metadata,
+        set.metadata,
+    ] {
+        assert_eq!(metadata.name.as_deref(), Some("mesh"));
+        assert_eq!(metadata.namespace.as_deref(), Some("lab"));
+        let owner = &metadata.owner_references.unwrap()[0];
+        assert_eq!(
+            (owner.kind.as_str(), owner.uid.as_str(), owner.controller),
+            ("PeerNetwork", "11111111-2222", Some(true))
+        );
+        assert_eq!(
+            metadata.labels.unwrap()["app.kubernetes.io/managed-by"],
+            "peernet-operator"
+        );
+    }
+}
+
+#[test]
+fn the_selector_is_a_part_of_the_pods_labels_and_free_of_versions() {
+    let network = network(json!({"podTemplate": {"labels": {"team": "net"}}}));
+    let labels = template(json!({"podTemplate": {"labels": {"team": "net"}}}))
+        .metadata
+        .unwrap()
+        .labels
+        .unwrap();
+    assert_eq!(labels["team"], "net");
+    for (key, value) in selector_labels(&network.identity) {
+        assert_eq!(labels[&key], value);
+    }
+    assert_eq!(
+        selector_text(&network.identity),
+        "app.kubernetes.io/name=peernet-node,peernet.dev/network=mesh"
+    );
+}
+
+#[test]
+fn pods_pass_pod_security_restricted() {
+    let pod = pod(json!({}));
+    let security = pod.security_context.unwrap();
+    assert_eq!(security.run_as_non_root, Some(true));
+    assert_eq!(security.seccomp_profile.unwrap().type_, "RuntimeDefault");
+    let container = pod.containers[0].security_context.clone().unwrap();
+    assert_eq!(container.allow_privilege_escalation, Some(false));
+    assert_eq!(container.capabilities.unwrap().drop, Some(vec!["ALL".to_owned()]));
+    assert_eq!(container.read_only_root_filesystem, Some(true));
+    assert_eq!(pod.automount_service_account_token, Some(false));
+    assert_eq!(pod.host_network, None);
+}
+
+#[test]
+fn the_nodes_network_is_used_only_when_asked_for() {
+    let pod = pod(json!({"hostNetwork": true}));
+    assert_eq!(pod.host_network, Some(true));
+    assert_eq!(pod.dns_policy.as_deref(), Some("ClusterFirstWithHostNet"));
+}
+
+#[test]
+fn identities_follow_the_pod_in_a_stateful_set_and_the_node_in_a_daemon_set() {
+    assert_eq!(env(&pod(json!({})), "PEERNET_NAME").unwrap(), "metadata.name");
+    assert_eq!(
+        env(&pod(json!({"workload": "DaemonSet"})), "PEERNET_NAME").unwrap(),
+        "spec.nodeName"
+    );
+}
+
+#[test]
+fn agents_are_told_what_the_spec_says() {
+    let pod = pod(json!({
+        "discovery": {"dns": false, "mdns": false, "bootstrapPeers":
+            ["/ip4/192.0.2.7/tcp/4001/p2p/12D3KooWNxBz9mwtft5FrW9i5YBacGP1RHnrndmQiZh4fjBRJLGK"]},
+        "probe": {"interval": "250ms", "timeout": "1s", "window": "1m", "peersPerNode": 9},
+    }));
+    assert_eq!(env(&pod, "PEERNET_SEED_DNS"), None);
+    for (name, value) in [
+        ("PEERNET_NETWORK", "lab/mesh"),
+        ("PEERNET_MDNS", "false"),
+        ("PEERNET_KADEMLIA", "true"),
+        ("PEERNET_PROBE_INTERVAL", "250ms"),
+        ("PEERNET_PROBE_TIMEOUT", "1s"),
+        ("PEERNET_PROBE_WINDOW", "1m"),
+        ("PEERNET_PEERS_PER_NODE", "9"),
+        (
+            "PEERNET_BOOTSTRAP_PEERS",
+            "/ip4/192.0.2.7/tcp/4001/p2p/12D3KooWNxBz9mwtft5FrW9i5YBacGP1RHnrndmQiZh4fjBRJLGK",
+        ),
+    ] {
+        assert_eq!(env(&pod, name).as_deref(), Some(value), "{name}");
+    }
+    assert_eq!(
+        env(&super::tests::pod(json!({})), "PEERNET_SEED_DNS").unwrap(),
+        "mesh.lab.svc"
+    );
+}
+
+#[test]
+fn a_budget_exists_where_a_drain_could_take_two() {
+    for (spec, wanted) in [
+        (json!({}), true),
+        (json!({"replicas": 2}), true),
+        (json!({"replicas": 1}), false),
+        (json!({"replicas": 0}), false),
+        (json!({"workload": "DaemonSet"}), false),
+    ] {
+        assert_eq!(
+            desired(&network(spec.clone()), "f00d")
+                .disruption_budget
+                .is_some(),
+            wanted,
+            "{spec}"
+        );
+    }
+}
+
+#[test]
+fn the_users_spread_replaces_ours() {
+    let keys = |spec| -> Vec<String> {
+        let spread = pod(spec).topology_spread_constraints.unwrap_or_default();
+        spread
+            .into_iter()
+            .map(|constraint| constraint.topology_key)
+            .collect()
+    };
+    assert_eq!(
+        keys(json!({})),
+        ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]
+    );
+    assert_eq!(keys(json!({"workload": "DaemonSet"})), Vec::<String>::new());
+    assert_eq!(
+        keys(json!({"podTemplate": {"topologySpreadConstraints": [{"topologyKey": "rack"}]}})),
+        ["rack"]
+    );
+}
+
+#[test]
+fn agents_have_no_cpu_limit_unless_asked_for() {
+    let limits = |spec| {
+        pod(spec).containers[0]
+            .resources
+            .clone()
+            .unwrap()
+            .limits
+            .unwrap_or_default()
+    };
+    assert!(!limits(json!({})).contains_key("cpu"));
+    assert_eq!(
+        limits(json!({"podTemplate": {"resources": {"limits": {"cpu": "1"}}}}))["cpu"].0,
+        "1"
+    );
+}
+
+#[test]
+fn no_empty_list_or_map_is_applied() {
+    // Server-side apply would claim it, and fight whoever fills it.
+    fn check(path: &str, value: &Value) {
+        assert!(!value.is_null(), "{path} is null");
+        match value {
+            Value::Object(map) => map
+                .iter()
+                .for_each(|(key, child)| check(&format!("{path}.{key}"), child)),
+            Value::Array(list) => {
+                assert!(!list.is_empty(), "{path} is empty");
+                list.iter().for_each(|child| check(path, child));
+            }
+            _ => {}
+        }
+    }
+    let Desired {
+        service,
+        disruption_budget,
+        workload,
+    } = desired(&network(json!({})), "f00d");
+    check("service", &serde_json::to_value(service).unwrap());
+    check(
+        "budget",
+        &serde_json::to_value(disruption_budget.unwrap()).unwrap(),
+    );
+    let DesiredWorkload::StatefulSet(set) = workload else {
+        panic!("a StatefulSet is the default")
+    };
+    check("workload", &serde_json::to_value(set).unwrap());
+}

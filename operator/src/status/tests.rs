@@ -1,0 +1,329 @@
+use peernet_api::{
+    identity::NetworkSecret,
+    v1alpha1::{RttStatus, Workload},
+};
+
+use super::*;
+use crate::{
+    decide::Stall,
+    measure::Measurements,
+    observe::ObservedPod,
+    reports::tests::report,
+    roster::{Roster, roster},
+};
+
+/// A network of three, all well, to be spoilt by each test.
+struct Scene {
+    roster: Roster,
+    pulled: Vec<Pulled>,
+    measured: Measurements,
+    settled: bool,
+    stall: Option<Stall>,
+    previous: PeerNetworkStatus,
+    now: Timestamp,
+}
+
+impl Scene {
+    fn well() -> Self {
+        let pods: Vec<_> = (0..3)
+            .map(|at| ObservedPod {
+                name: format!("mesh-{at}"),
+                kind: Some(Workload::StatefulSet),
+                node_name: Some(format!("n{at}")),
+                ip: None,
+                ready: true,
+                terminating: false,
+                problem: None,
+            })
+            .collect();
+        let secret = NetworkSecret::new(&[5; 32]).unwrap();
+        let roster = roster("mesh", Workload::StatefulSet, 3, Some(&secret), &pods);
+        Self {
+            pulled: roster
+                .members
+                .iter()
+                .map(|member| Ok(report(&member.name)))
+                .collect(),
+            roster,
+            measured: Measurements {
+                members: vec![
+                    Some(MemberMeasurements {
+                        connected: 2,
+                        rtt_p99_micros: Some(900)
+                    });
+                    3
+                ],
+                expected_peers: 2,
+                fewest_connected: Some(2),
+                rtt: Some(RttStatus {
+                    p50_micros: 212,
+                    p90_micros: 400,
+                    p99_micros: 1_400,
+                    max_micros: 2_000,
+                    samples: 60,
+                }),
+                loss_ppm: Some(0),
+                newest_sample_age: Some(Duration::from_millis(300)),
+                ..Measurements::default()
+            },
+            settled: true,
+            stall: None,
+            previous: PeerNetworkStatus::default(),
+            now: Timestamp::from_second(1_000_000).unwrap(),
+        }
+    }
+
+    fn status(&self) -> PeerNetworkStatus {
+        compose(&Input {
+            facts: Facts {
+                stall: self.stall.as_ref(),
+                settled: self.settled,
+                roster: &self.roster,
+                pulled: &self.pulled,
+                measured: &self.measured,
+            },
+            pulled: &self.pulled,
+            selector: "a=b".into(),
+            image: Some("agents:1".into()),
+            generation: Some(7),
+            previous: &self.previous,
+            now: self.now,
+        })
+    }
+
+    fn condition(&self, type_: &str) -> (String, String, String) {
+        let found = self
+            .status()
+            .conditions
+            .into_iter()
+            .find(|condition| condition.type_ == type_)
+            .unwrap();
+        assert_eq!(found.observed_generation, Some(7));
+        (found.status, found.reason, found.message)
+    }
+
+    fn assert_condition(&self, type_: &str, status: &str, reason: &str, part: &str) {
+        let (got, why, message) = self.condition(type_);
+        assert_eq!(
+            (got.as_str(), why.as_str()),
+            (status, reason),
+            "{type_}: {message}"
+        );
+        assert!(message.contains(part), "{type_}: {message:?} lacks {part:?}");
+    }
+
+    fn pod(&mut self, at: usize) -> &mut ObservedPod {
+        self.roster.members[at].pod.as_mut().unwrap()
+    }
+}
+
+#[test]
+fn a_healthy_network_is_ready_and_its_columns_are_filled() {
+    let scene = Scene::well();
+    scene.assert_condition("Ready", "True", "AllNodesConnected", "all 3 nodes");
+    scene.assert_condition("Connected", "True", "FullyConnected", "2 peers");
+    scene.assert_condition("Reconciling", "False", "UpToDate", "");
+    scene.assert_condition("Stalled", "False", "NotStalled", "");
+    let columns = scene.status().columns.unwrap();
+    assert_eq!(
+        (
+            columns.nodes.as_str(),
+            columns.peers.as_deref(),
+            columns.rtt_p50.as_deref(),
+            columns.rtt_p99.as_deref()
+        ),
+        ("3/3", Some("2/2"), Some("212us"), Some("1.4ms"))
+    );
+    assert_eq!(columns.loss.as_deref(), Some("0%"));
+    assert_eq!(scene.status().last_sample_time.unwrap().0.as_second(), 999_999);
+}
+
+#[test]
+fn a_dead_node_is_named() {
+    let mut scene = Scene::well();
+    scene.pod(2).ready = false;
+    scene.pulled[2] = Err(ReportOutcome::TimedOut);
+    scene.measured.members[2] = None;
+    scene.measured.fewest_connected = Some(1);
+    scene.measured.missing_links = vec![("mesh-0".into(), "mesh-2".into())];
+    scene.measured.missing_links_total = 2;
+    scene.assert_condition(
+        "Ready",
+        "False",
+        "NodesNotReady",
+        "2 of 3 nodes are ready: pod mesh-2 on node n2 is not ready",
+    );
+    scene.assert_condition(
+        "Connected",
+        "False",
+        "PeersMissing",
+        "mesh-0 -> mesh-2 and 1 more",
+    );
+    let status = scene.status();
+    assert_eq!(status.columns.as_ref().unwrap().nodes, "2/3");
+    assert_eq!(status.columns.as_ref().unwrap().peers.as_deref(), Some("1/2"));
+    // Trouble comes first, and what the dead node is connected to is not known.
+    assert_eq!(
+        (status.nodes[0].name.as_str(), status.nodes[0].connected_peers),
+        ("mesh-2", None)
+    );
+}
+
+#[test]
+fn a_missing_report_is_named_with_its_cause() {
+    let mut scene = Scene::well();
+    scene.pulled[1] = Err(ReportOutcome::WrongPeer);
+    scene.measured.members[1] = None;
+    scene.assert_condition(
+        "Ready",
+        "False",
+        "ReportsMissing",
+        "mesh-1 on node n1: its report is another peer's",
+    );
+    assert_eq!(scene.status().nodes[0].report, ReportOutcome::WrongPeer);
+}
+
+#[test]
+fn without_any_report_connectivity_is_unknown_and_no_number_is_shown() {
+    let mut scene = Scene::well();
+    scene.pulled = vec![Err(ReportOutcome::Unreachable); 3];
+    scene.measured = Measurements {
+        members: vec![None; 3],
+        expected_peers: 2,
+        ..Measurements::default()
+    };
+    scene.assert_condition("Connected", "Unknown", "NoReports", "");
+    let status = scene.status();
+    assert_eq!(
+        (status.rtt, status.loss_ppm, status.peers, status.last_sample_time),
+        (None, None, None, None)
+    );
+    let columns = status.columns.unwrap();
+    assert_eq!(
+        (columns.peers, columns.rtt_p50, columns.rtt_p99, columns.loss),
+        (None, None, None, None)
+    );
+}
+
+#[test]
+fn connected_nodes_without_a_round_trip_are_not_ready() {
+    let mut scene = Scene::well();
+    scene.measured.rtt = None;
+    scene.assert_condition("Ready", "False", "AwaitingSamples", "no round trip");
+}
+
+#[test]
+fn a_rollout_is_progress() {
+    let mut scene = Scene::well();
+    scene.settled = false;
+    scene.assert_condition("Ready", "False", "RollingOut", "");
+    scene.assert_condition("Reconciling", "True", "RollingOut", "");
+}
+
+#[test]
+fn a_stall_says_what_to_do_and_is_never_progress() {
+    let mut scene = Scene::well();
+    scene.settled = false;
+    scene.stall = Some(Stall {
+        reason: "InvalidSpec",
+        message: "spec.x: mend it".into(),
+    });
+    scene.assert_condition("Ready", "False", "InvalidSpec", "mend it");
+    scene.assert_condition("Stalled", "True", "InvalidSpec", "mend it");
+    scene.assert_condition("Reconciling", "False", "UpToDate", "");
+    // The last good state runs on, and is measured.
+    assert_eq!(scene.status().columns.unwrap().rtt_p50.as_deref(), Some("212us"));
+}
+
+#[test]
+fn no_nodes_are_what_was_asked_for() {
+    let mut scene = Scene::well();
+    scene.roster = Roster {
+        members: Vec::new(),
+        wanted: 0,
+        existing: 0,
+    };
+    scene.pulled.clear();
+    scene.measured = Measurements::default();
+    scene.assert_condition("Ready", "True", "ScaledToZero", "");
+    scene.roster.existing = 1;
+    scene.assert_condition("Ready", "False", "NodesNotReady", "1 pods are still stopping");
+}
+
+#[test]
+fn pods_that_do_not_exist_and_pods_that_cannot_start_are_told_apart() {
+    let mut scene = Scene::well();
+    scene.roster.members[0].pod = None;
+    scene.pod(1).ready = false;
+    scene.pod(1).problem = Some("ErrImagePull: not found".into());
+    scene.assert_condition("Ready", "False", "NodesNotReady", "mesh-0 has no pod yet");
+    scene.assert_condition(
+        "Ready",
+        "False",
+        "NodesNotReady",
+        "pod mesh-1 on node n1 is not ready (ErrImagePull: not found)",
+    );
+}
+
+#[test]
+fn a_condition_keeps_its_time_until_its_status_changes() {
+    let mut scene = Scene::well();
+    let first = scene.status();
+    scene.previous = first.clone();
+    scene.now = Timestamp::from_second(1_000_050).unwrap();
+    assert_eq!(scene.status().conditions, first.conditions);
+    scene.pod(0).ready = false;
+    let (before, after) = (first.conditions, scene.status().conditions);
+    assert_ne!(before[0].last_transition_time, after[0].last_transition_time);
+    assert_eq!(before[3], after[3]);
+}
+
+#[test]
+fn rows_are_bounded_and_the_rest_is_counted() {
+    let mut scene = Scene::well();
+    let secret = NetworkSecret::new(&[5; 32]).unwrap();
+    scene.roster = roster("mesh", Workload::StatefulSet, 100, Some(&secret), &[]);
+    scene.pulled = vec![Err(ReportOutcome::NotAsked); 100];
+    scene.measured.members = vec![None; 100];
+    let status = scene.status();
+    assert_eq!(
+        (status.nodes.len(), status.nodes_omitted),
+        (MAX_NODE_ROWS, Some(36))
+    );
+    assert!(serde_json::to_vec(&status).unwrap().len() < 40_000);
+}
+
+#[test]
+fn a_status_is_written_only_if_it_says_something_new() {
+    let mut scene = Scene::well();
+    let first = scene.status();
+    assert!(says_something_new(
+        &PeerNetworkStatus::default(),
+        &first,
+        scene.now
+    ));
+    assert!(!says_something_new(&first, &first, scene.now));
+    scene.previous = first.clone();
+
+    let mut later = |p50: i64, after: i64| {
+        scene.now = Timestamp::from_second(1_000_000 + after).unwrap();
+        scene.measured.rtt.as_mut().unwrap().p50_micros = p50;
+        says_something_new(&first, &scene.status(), scene.now)
+    };
+    assert!(!later(220, 5), "4 % is no news");
+    assert!(later(250, 5), "18 % is");
+    assert!(later(220, 31), "a little news is told after a while");
+    scene.pod(0).ready = false;
+    assert!(
+        says_something_new(&first, &scene.status(), scene.now),
+        "a node's state is told at once"
+    );
+}
+
+#[test]
+fn a_little_loss_is_never_shown_as_none() {
+    let shown: Vec<_> = [0, 7, 250, 5_000, 12_300, 123_456, 1_000_000]
+        .map(display_loss)
+        .into();
+    assert_eq!(shown, ["0%", "<0.01%", "0.02%", "0.50%", "1.2%", "12%", "100%"]);
+}
