@@ -1,7 +1,7 @@
 //! `tcp-rtt`: raw TCP round trips between two pods, the yardstick for what the agents report.
 //!
 //! Blocking and single-threaded on the measured path, so that nothing but the kernel and the network stands between two
-//! timestamps. Only the standard library: `testbed/images` builds it with `rustc` alone, statically.
+//! timestamps. Only the standard library: `testbed/image-archives` builds it with `rustc` alone, statically.
 //!
 //! ```text
 //! tcp-rtt serve PORT                              echo, for ever
@@ -20,7 +20,7 @@ const PAYLOAD: usize = 32;
 const DEADLINE: Duration = Duration::from_secs(5);
 /// Bounds the memory of the samples.
 const MAX_ROUNDS: usize = 1_000_000;
-/// Bounds the threads of the server.
+/// An idle connection gives its thread back.
 const IDLE_CONNECTION: Duration = Duration::from_secs(600);
 
 const USAGE: &str = "usage: tcp-rtt serve PORT | tcp-rtt ping ADDRESS:PORT ROUNDS PACE_MS";
@@ -45,7 +45,8 @@ fn main() -> ExitCode {
 }
 
 fn number<N: std::str::FromStr>(text: &str) -> Result<N> {
-    text.parse().map_err(|_| Error::other(format!("{text:?} is not a number in range; {USAGE}")))
+    text.parse()
+        .map_err(|_| Error::other(format!("{text:?} is not a number in range; {USAGE}")))
 }
 
 fn serve(port: u16) -> Result<()> {
@@ -75,7 +76,10 @@ fn ping(address: &str, rounds: usize, pace: Duration) -> Result<()> {
     if rounds == 0 || rounds > MAX_ROUNDS {
         return Err(Error::other(format!("ROUNDS: 1 to {MAX_ROUNDS}")));
     }
-    let address = address.to_socket_addrs()?.next().ok_or_else(|| Error::other("the name has no address"))?;
+    let address = address
+        .to_socket_addrs()?
+        .next()
+        .ok_or_else(|| Error::other("the name has no address"))?;
     let mut connection = TcpStream::connect_timeout(&address, DEADLINE)?;
     connection.set_nodelay(true)?;
     connection.set_read_timeout(Some(DEADLINE))?;
