@@ -63,6 +63,6 @@ kill_recorded() { # FILE: at once, as a crash would
     rm -f "$1"
 }
 
-require_root() {
-    ((EUID == 0)) || die "root is missing: the test cluster makes network namespaces and cgroups (or set KUBECONFIG to use an existing cluster)"
-}
+ROOT_IS_MISSING="root is missing: the test cluster makes network namespaces and cgroups (or set KUBECONFIG to use an existing cluster)"
+
+require_root() { ((EUID == 0)) || die "$ROOT_IS_MISSING"; }

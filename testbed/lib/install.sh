@@ -7,19 +7,24 @@ OPERATOR_NAMESPACE=peernet-system
 # Our own cluster's kubeconfig in the environment (testbed/cluster env) does not make it a stranger's.
 uses_own_cluster() { [[ -z ${KUBECONFIG:-} || $KUBECONFIG == "$PKI/admin.kubeconfig" ]]; }
 
-# Says in one line what the machine lacks, before an hour is spent.
+# Says what the machine lacks, a line for each, before an hour is spent.
 require_machine() {
-    command -v cargo >/dev/null || die "Rust is missing: install it from https://rustup.rs"
+    local complete=true
+    lack() {
+        say "error: $1"
+        complete=false
+    }
+    command -v cargo >/dev/null || lack "Rust is missing: install it from https://rustup.rs"
     if uses_own_cluster; then
-        [[ $(uname -s) == Linux ]] || die "Linux is missing: the test cluster is made of its namespaces (or set KUBECONFIG to use an existing cluster)"
-        require_root
-        if ! command -v go >/dev/null && ! "$TESTBED/kubebox/build" >/dev/null 2>&1; then
-            die "Go is missing: install Go 1.26 or later (https://go.dev/dl), the test cluster is built with it"
-        fi
+        [[ $(uname -s) == Linux ]] || lack "Linux is missing: the test cluster is made of its namespaces (or set KUBECONFIG to use an existing cluster)"
+        ((EUID == 0)) || lack "$ROOT_IS_MISSING"
+        command -v go >/dev/null || "$TESTBED/kubebox/build" >/dev/null 2>&1 ||
+            lack "Go is missing: install Go 1.26 or later (https://go.dev/dl), the test cluster is built with it"
     else
         [[ ${PEERNET_OPERATOR_IMAGE:-} && ${PEERNET_NODE_IMAGE:-} ]] ||
-            die "KUBECONFIG names an existing cluster: PEERNET_OPERATOR_IMAGE and PEERNET_NODE_IMAGE must name images that it can pull"
+            lack "KUBECONFIG names an existing cluster: PEERNET_OPERATOR_IMAGE and PEERNET_NODE_IMAGE must name images that it can pull"
     fi
+    $complete
 }
 
 # kubectl and helm: our own, unless there are some for the existing cluster.
