@@ -340,35 +340,58 @@ mod tests {
         assert!(behaviour.pending_outgoing.is_empty());
     }
 
+    /// What there was too much of.
+    fn too_many(denied: Result<(), ConnectionDenied>) -> &'static str {
+        match denied.unwrap_err().downcast::<Refused>().unwrap() {
+            Refused::Limit { what, .. } => what,
+            Refused::Stranger => "strangers",
+        }
+    }
+
     #[test]
     fn each_limit_is_enforced() {
         let mut behaviour = Behaviour::new(limits());
         let (a, b, c) = (PeerId::random(), PeerId::random(), PeerId::random());
         connect(&mut behaviour, a, 1).unwrap();
-        assert!(
-            connect(&mut behaviour, a, 2)
-                .unwrap_err()
-                .to_string()
-                .contains("one peer")
-        );
-        behaviour.pending_outgoing.clear();
+        assert_eq!(too_many(connect(&mut behaviour, a, 2)), "connections to one peer");
         connect(&mut behaviour, b, 3).unwrap();
-        assert!(
-            connect(&mut behaviour, c, 4)
-                .unwrap_err()
-                .to_string()
-                .contains("outbound connections")
-        );
-        let (local, remote) = ("/memory/1".parse().unwrap(), "/memory/2".parse().unwrap());
-        for id in [5, 6] {
+        assert_eq!(too_many(connect(&mut behaviour, c, 4)), "outbound connections");
+
+        let address: Multiaddr = "/memory/1".parse().unwrap();
+        let mut knock = |id| {
+            behaviour.handle_pending_inbound_connection(ConnectionId::new_unchecked(id), &address, &address)
+        };
+        knock(5).unwrap();
+        knock(6).unwrap();
+        assert_eq!(too_many(knock(7)), "inbound handshakes");
+
+        let mut enter = |peer, id| {
             let id = ConnectionId::new_unchecked(id);
-            behaviour
-                .handle_pending_inbound_connection(id, &local, &remote)
-                .unwrap();
-        }
-        let third =
-            behaviour.handle_pending_inbound_connection(ConnectionId::new_unchecked(7), &local, &remote);
-        assert!(third.unwrap_err().to_string().contains("inbound handshakes"));
+            behaviour.handle_established_inbound_connection(id, peer, &address, &address)?;
+            let endpoint = ConnectedPoint::Listener {
+                local_addr: address.clone(),
+                send_back_addr: address.clone(),
+            };
+            behaviour.on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
+                peer_id: peer,
+                connection_id: id,
+                endpoint: &endpoint,
+                failed_addresses: &[],
+                other_established: 0,
+            }));
+            Ok(())
+        };
+        enter(c, 5).unwrap();
+        assert_eq!(too_many(enter(PeerId::random(), 6)), "connections");
+        disconnect(&mut behaviour, a, 1);
+        let mut behaviour = Behaviour::new(Limits {
+            established: 9,
+            established_incoming: 0,
+            ..limits()
+        });
+        let id = ConnectionId::new_unchecked(8);
+        let denied = behaviour.handle_established_inbound_connection(id, a, &address, &address);
+        assert_eq!(too_many(denied.map(drop)), "inbound connections");
     }
 
     #[test]

@@ -1,1 +1,202 @@
+use std::{fs, path::Path};
 
+use clap::CommandFactory;
+
+use super::*;
+
+fn args(secret_file: &Path) -> Args {
+    let given = [
+        "peernet-node",
+        "--network",
+        "demo/mesh",
+        "--name",
+        "mesh-0",
+        "--pod-ip",
+        "10.0.0.7",
+    ];
+    Args {
+        secret_file: secret_file.to_owned(),
+        ..Args::parse_from(given)
+    }
+}
+
+struct SecretFile(PathBuf);
+
+impl SecretFile {
+    fn new(test: &str, bytes: &[u8]) -> Self {
+        let path = std::env::temp_dir().join(format!("peernet-node-{}-{test}", std::process::id()));
+        fs::write(&path, bytes).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for SecretFile {
+    fn drop(&mut self) {
+        fs::remove_file(&self.0).unwrap();
+    }
+}
+
+#[test]
+fn the_flags_are_sound() {
+    Args::command().debug_assert();
+}
+
+#[test]
+fn defaults_make_a_valid_configuration() {
+    let secret = SecretFile::new("defaults", &[1; 32]);
+    let config = args(&secret.0).config().unwrap();
+    assert_eq!(
+        (config.p2p_port, config.http_port),
+        (report::P2P_PORT, report::HTTP_PORT)
+    );
+    assert_eq!(config.probe.interval, Duration::from_secs(1));
+    assert_eq!(config.peers_per_node, 64);
+    assert!(config.mdns && config.kademlia && config.seed_dns.is_none() && config.bootstrap.is_empty());
+    assert_eq!(
+        config.kad_protocol().unwrap().as_ref(),
+        "/peernet/demo/mesh/kad/1.0.0"
+    );
+}
+
+#[test]
+fn what_can_t_be_used_is_named_by_its_variable() {
+    let secret = SecretFile::new("refused", &[1; 32]);
+    let peer = PeerId::random();
+    type Spoil = Box<dyn Fn(&mut Args)>;
+    let cases: Vec<(&str, Spoil)> = vec![
+        ("PEERNET_NETWORK", Box::new(|args| args.network = "mesh".into())),
+        (
+            "PEERNET_NETWORK",
+            Box::new(|args| args.network = "demo/Mesh".into()),
+        ),
+        ("PEERNET_NAME", Box::new(|args| args.name = String::new())),
+        ("PEERNET_NAME", Box::new(|args| args.name = "a b".into())),
+        ("PEERNET_POD_IP", Box::new(|args| args.pod_ip = "pod".into())),
+        ("PEERNET_POD_IP", Box::new(|args| args.pod_ip = "0.0.0.0".into())),
+        (
+            "PEERNET_SECRET_FILE",
+            Box::new(|args| args.secret_file = "/nonexistent".into()),
+        ),
+        ("PEERNET_P2P_PORT", Box::new(|args| args.p2p_port = "0".into())),
+        (
+            "PEERNET_HTTP_PORT",
+            Box::new(|args| args.http_port = "65536".into()),
+        ),
+        (
+            "PEERNET_PROBE_INTERVAL",
+            Box::new(|args| args.probe_interval = "fast".into()),
+        ),
+        (
+            "PEERNET_PROBE_INTERVAL",
+            Box::new(|args| args.probe_interval = "1ms".into()),
+        ),
+        (
+            "PEERNET_PROBE_TIMEOUT",
+            Box::new(|args| args.probe_timeout = "0s".into()),
+        ),
+        (
+            "PEERNET_PROBE_TIMEOUT",
+            Box::new(|args| args.probe_timeout = "61s".into()),
+        ),
+        (
+            "PEERNET_PROBE_WINDOW",
+            Box::new(|args| args.probe_window = "500ms".into()),
+        ),
+        (
+            "PEERNET_PROBE_WINDOW",
+            Box::new(|args| args.probe_interval = "10m".into()),
+        ),
+        (
+            "PEERNET_PEERS_PER_NODE",
+            Box::new(|args| args.peers_per_node = "0".into()),
+        ),
+        (
+            "PEERNET_PEERS_PER_NODE",
+            Box::new(|args| args.peers_per_node = "513".into()),
+        ),
+        ("PEERNET_SEEDS", Box::new(|args| args.seeds = "10.0.0.1".into())),
+        ("PEERNET_MDNS", Box::new(|args| args.mdns = "yes".into())),
+        ("PEERNET_KADEMLIA", Box::new(|args| args.kademlia = String::new())),
+        (
+            "PEERNET_BOOTSTRAP_PEERS",
+            Box::new(|args| args.bootstrap_peers = "10.0.0.1:4001".into()),
+        ),
+        (
+            "PEERNET_BOOTSTRAP_PEERS",
+            Box::new(|args| args.bootstrap_peers = "/ip4/10.0.0.1/tcp/1".into()),
+        ),
+        (
+            "PEERNET_BOOTSTRAP_PEERS",
+            Box::new(move |args| args.bootstrap_peers = format!("/ip4/10.0.0.1/udp/1/quic-v1/p2p/{peer}")),
+        ),
+        (
+            "PEERNET_BOOTSTRAP_PEERS",
+            Box::new(move |args| {
+                args.bootstrap_peers = format!("/ip4/10.0.0.1/tcp/1/p2p/{peer},").repeat(17)
+            }),
+        ),
+    ];
+    for (variable, spoil) in cases {
+        let mut args = args(&secret.0);
+        spoil(&mut args);
+        let error = args.config().unwrap_err();
+        assert_eq!(error.variable, variable, "{error}");
+        assert!(
+            error.to_string().starts_with(variable) && !error.to_string().contains('\n'),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_damaged_secret_is_refused_and_not_shown() {
+    let secret = SecretFile::new("damaged", b"0123456789abcdef0123456789abcde");
+    let error = args(&secret.0).config().unwrap_err();
+    assert_eq!(error.variable, "PEERNET_SECRET_FILE");
+    assert!(error.problem.contains("32 bytes, this one has 31"), "{error}");
+    assert!(!error.problem.contains("0123456789abcdef"), "{error}");
+}
+
+#[test]
+fn bootstrap_peers_are_addresses_or_names() {
+    let secret = SecretFile::new("bootstrap", &[1; 32]);
+    let (a, b) = (PeerId::random(), PeerId::random());
+    let bootstrap_peers = format!("/ip6/fd00::1/tcp/4001/p2p/{a}, /dns4/a.example.com/tcp/4002/p2p/{b},");
+    let config = Args {
+        bootstrap_peers,
+        ..args(&secret.0)
+    }
+    .config()
+    .unwrap();
+    let address = Place::Address("[fd00::1]:4001".parse().unwrap());
+    let name = Place::Name("a.example.com".to_owned(), 4002);
+    assert_eq!(
+        config.bootstrap,
+        [
+            Bootstrap {
+                peer: a,
+                place: address
+            },
+            Bootstrap { peer: b, place: name }
+        ]
+    );
+}
+
+#[test]
+fn the_log_s_format_is_checked() {
+    assert_eq!(
+        Args {
+            log_format: "json".into(),
+            ..Args::default()
+        }
+        .log_format(),
+        Ok(LogFormat::Json)
+    );
+    let error = Args {
+        log_format: "xml".into(),
+        ..Args::default()
+    }
+    .log_format()
+    .unwrap_err();
+    assert_eq!(error.variable, "LOG_FORMAT");
+}

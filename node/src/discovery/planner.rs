@@ -92,6 +92,8 @@ pub struct Link {
 /// What is known of one target.
 #[derive(Debug)]
 struct Candidate {
+    /// Rendezvous hash of the pair of us and the target.
+    weight: Weight,
     addresses: Vec<SocketAddr>,
     source: Option<Source>,
     /// Since when there is no connection, as far as this planner has seen.
@@ -102,8 +104,9 @@ struct Candidate {
 }
 
 impl Candidate {
-    fn new(addresses: Vec<SocketAddr>, source: Option<Source>) -> Self {
+    fn new(weight: Weight, addresses: Vec<SocketAddr>, source: Option<Source>) -> Self {
         Self {
+            weight,
             addresses,
             source,
             missing_since: None,
@@ -113,6 +116,8 @@ impl Candidate {
         }
     }
 }
+
+type Weight = [u8; 32];
 
 /// Keeps what was discovered and plans dials.
 #[derive(Debug)]
@@ -141,9 +146,14 @@ impl Planner {
 
     /// An address of ours. It is never dialed; the first one given stands for us when two agents compare addresses.
     pub fn own_address(&mut self, address: SocketAddr) {
-        self.own_address.get_or_insert(address);
         self.own.insert(address);
         self.candidates.remove(&Target::Seed(address));
+        if self.own_address.is_none() {
+            self.own_address = Some(address);
+            for (target, candidate) in &mut self.candidates {
+                candidate.weight = weight(self.own_id, self.own_address, target);
+            }
+        }
     }
 
     /// Whether an address is ours.
@@ -164,9 +174,11 @@ impl Planner {
             Target::Peer(_) => true,
         });
         for address in listed {
+            let target = Target::Seed(address);
+            let weight = weight(self.own_id, self.own_address, &target);
             self.candidates
-                .entry(Target::Seed(address))
-                .or_insert_with(|| Candidate::new(vec![address], None));
+                .entry(target)
+                .or_insert_with(|| Candidate::new(weight, vec![address], None));
         }
     }
 
@@ -184,10 +196,11 @@ impl Planner {
         if !self.candidates.contains_key(&target) && source != Source::Bootstrap && !self.make_room() {
             return;
         }
+        let weight = weight(self.own_id, self.own_address, &target);
         let known = self
             .candidates
             .entry(target)
-            .or_insert_with(|| Candidate::new(Vec::new(), Some(source)));
+            .or_insert_with(|| Candidate::new(weight, Vec::new(), Some(source)));
         if known.source != Some(Source::Bootstrap) {
             known.source = Some(source);
         }
@@ -276,7 +289,7 @@ impl Planner {
         let mut slots = MAX_DIALING.saturating_sub(under_way);
         let chosen = self.chosen();
         let mut dials = Vec::new();
-        let mut due: Vec<(Target, bool)> = Vec::new();
+        let mut due: Vec<(bool, Weight, Target)> = Vec::new();
         for (target, candidate) in &mut self.candidates {
             if view.is_connected(target) {
                 candidate.missing_since = None;
@@ -301,12 +314,13 @@ impl Planner {
                 _ => GRACE,
             };
             if now >= since + grace && candidate.not_before.is_none_or(|not_before| now >= not_before) {
-                due.push((*target, bootstrap));
+                due.push((!bootstrap, candidate.weight, *target));
             }
         }
         // Bootstrap peers first, then those whom the hash of the pair puts first.
-        due.sort_by_cached_key(|(target, bootstrap)| (!bootstrap, self.weight(target)));
-        for (target, bootstrap) in due {
+        due.sort_unstable();
+        for (not_bootstrap, _, target) in due {
+            let bootstrap = !not_bootstrap;
             if slots == 0 {
                 break;
             }
@@ -341,30 +355,22 @@ impl Planner {
     /// With more candidates of a kind than may be dialed, the ones that the hash of the pair puts first: the same ones
     /// for as long as they are there, and spread evenly over the network. `None` if all may be dialed.
     fn chosen(&self) -> Option<HashSet<Target>> {
-        let (seeds, peers): (Vec<Target>, Vec<Target>) = self
-            .candidates
-            .keys()
-            .partition(|target| matches!(target, Target::Seed(_)));
+        let (mut seeds, mut peers) = (Vec::new(), Vec::new());
+        for (target, candidate) in &self.candidates {
+            match target {
+                Target::Seed(_) => seeds.push((candidate.weight, *target)),
+                Target::Peer(_) => peers.push((candidate.weight, *target)),
+            }
+        }
         if seeds.len() <= self.limit && peers.len() <= self.limit {
             return None;
         }
         let mut chosen = HashSet::new();
         for mut kind in [seeds, peers] {
-            kind.sort_by_cached_key(|target| self.weight(target));
-            chosen.extend(kind.into_iter().take(self.limit));
+            kind.sort_unstable();
+            chosen.extend(kind.into_iter().take(self.limit).map(|(_, target)| target));
         }
         Some(chosen)
-    }
-
-    /// Rendezvous hash of the unordered pair of us and a target: both ends of a pair compute the same.
-    fn weight(&self, target: &Target) -> [u8; 32] {
-        match (target, self.own_address) {
-            (Target::Peer(peer), _) => pair_hash(&self.own_id.to_bytes(), &peer.to_bytes()),
-            (Target::Seed(address), own) => {
-                let own = own.map(|own| own.to_string()).unwrap_or_default();
-                pair_hash(own.as_bytes(), address.to_string().as_bytes())
-            }
-        }
     }
 
     /// Makes room for one more announced peer, if need be at the cost of the one that failed most often.
@@ -446,7 +452,18 @@ impl Budget {
     }
 }
 
-fn pair_hash(a: &[u8], b: &[u8]) -> [u8; 32] {
+/// Rendezvous hash of the unordered pair of us and a target: both ends of a pair compute the same.
+fn weight(own_id: PeerId, own_address: Option<SocketAddr>, target: &Target) -> Weight {
+    match target {
+        Target::Peer(peer) => pair_hash(&own_id.to_bytes(), &peer.to_bytes()),
+        Target::Seed(address) => {
+            let own = own_address.map(|own| own.to_string()).unwrap_or_default();
+            pair_hash(own.as_bytes(), address.to_string().as_bytes())
+        }
+    }
+}
+
+fn pair_hash(a: &[u8], b: &[u8]) -> Weight {
     let (low, high) = if a <= b { (a, b) } else { (b, a) };
     Sha256::new()
         .chain_update((low.len() as u64).to_be_bytes())

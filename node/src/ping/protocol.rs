@@ -209,3 +209,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Responder<S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

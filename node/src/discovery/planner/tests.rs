@@ -1,0 +1,336 @@
+use libp2p::multiaddr::multiaddr;
+use proptest::prelude::*;
+
+use super::*;
+
+fn address(n: u16) -> SocketAddr {
+    let [high, low] = n.to_be_bytes();
+    SocketAddr::from(([10, 0, high, low], 4001))
+}
+
+/// Peer ids in ascending order.
+fn ids(count: usize) -> Vec<PeerId> {
+    let mut ids: Vec<PeerId> = (0..count).map(|_| PeerId::random()).collect();
+    ids.sort();
+    ids
+}
+
+fn planner(own: u16, limit: usize) -> Planner {
+    let mut planner = Planner::new(PeerId::random(), limit);
+    planner.own_address(address(own));
+    planner
+}
+
+fn seeds(dials: &[Dial]) -> Vec<SocketAddr> {
+    let mut seeds: Vec<SocketAddr> = dials
+        .iter()
+        .map(|dial| match dial.target {
+            Target::Seed(address) => address,
+            Target::Peer(peer) => panic!("a dial to {peer}"),
+        })
+        .collect();
+    seeds.sort();
+    seeds
+}
+
+/// Lets every dial succeed until there are no more, and says whom they were for.
+fn connect_all(mut planner: Planner, all: &[SocketAddr]) -> Vec<SocketAddr> {
+    planner.set_seeds(all.iter().copied());
+    let mut now = Instant::now();
+    let mut links: HashMap<PeerId, Link> = HashMap::new();
+    let mut idle = Duration::ZERO;
+    while idle <= GRACE * 2 {
+        let dials = planner.plan(&links, now);
+        idle = if dials.is_empty() {
+            idle + Duration::from_millis(250)
+        } else {
+            Duration::ZERO
+        };
+        for dial in dials {
+            planner.finished(dial.target, Outcome::Connected, now);
+            links.insert(
+                PeerId::random(),
+                Link {
+                    dialed: dial.addresses,
+                    member: true,
+                    ..Link::default()
+                },
+            );
+        }
+        now += Duration::from_millis(250);
+    }
+    let mut reached: Vec<SocketAddr> = links.into_values().flat_map(|link| link.dialed).collect();
+    reached.sort();
+    reached
+}
+
+fn reached(address: SocketAddr) -> HashMap<PeerId, Link> {
+    let link = Link {
+        dialed: vec![address],
+        member: true,
+        ..Link::default()
+    };
+    HashMap::from([(PeerId::random(), link)])
+}
+
+#[test]
+fn of_two_agents_the_lower_address_dials_at_once_and_the_other_after_the_grace() {
+    let now = Instant::now();
+    let nobody = HashMap::new();
+    let (mut low, mut high) = (planner(1, 64), planner(2, 64));
+    low.set_seeds([address(1), address(2)]);
+    high.set_seeds([address(1), address(2)]);
+    assert_eq!(seeds(&low.plan(&nobody, now)), [address(2)]);
+    assert!(high.plan(&nobody, now).is_empty());
+    assert!(
+        high.plan(&nobody, now + GRACE - Duration::from_millis(1))
+            .is_empty()
+    );
+    assert_eq!(seeds(&high.plan(&nobody, now + GRACE)), [address(1)]);
+}
+
+#[test]
+fn a_connection_from_the_other_side_is_enough_except_on_loopback() {
+    let now = Instant::now();
+    let mut high = planner(2, 64);
+    high.set_seeds([address(1), "127.0.0.1:4001".parse().unwrap()]);
+    let sources = vec![address(1).ip(), "127.0.0.1".parse().unwrap()];
+    let links = HashMap::from([(
+        PeerId::random(),
+        Link {
+            sources,
+            member: true,
+            ..Link::default()
+        },
+    )]);
+    high.plan(&links, now);
+    let dials = high.plan(&links, now + GRACE * 2);
+    assert!(
+        seeds(&dials).iter().all(|address| address.ip().is_loopback()),
+        "{dials:?}"
+    );
+}
+
+#[test]
+fn an_address_that_a_member_claims_is_tried_late_since_it_may_be_a_lie() {
+    let now = Instant::now();
+    let mut planner = planner(1, 64);
+    planner.set_seeds([address(2)]);
+    let link = Link {
+        claimed: vec![address(2)],
+        member: true,
+        ..Link::default()
+    };
+    let links = HashMap::from([(PeerId::random(), link.clone())]);
+    planner.plan(&links, now);
+    assert!(
+        planner
+            .plan(&links, now + CLAIM_GRACE - Duration::from_millis(1))
+            .is_empty()
+    );
+    assert_eq!(seeds(&planner.plan(&links, now + CLAIM_GRACE)), [address(2)]);
+
+    let mut other = self::planner(1, 64);
+    other.set_seeds([address(2)]);
+    let stranger = HashMap::from([(
+        PeerId::random(),
+        Link {
+            member: false,
+            ..link
+        },
+    )]);
+    assert_eq!(
+        seeds(&other.plan(&stranger, now)),
+        [address(2)],
+        "what a stranger claims counts for nothing"
+    );
+}
+
+#[test]
+fn after_a_disconnect_the_same_rule_holds_anew() {
+    let now = Instant::now();
+    let mut high = planner(2, 64);
+    high.set_seeds([address(1)]);
+    let links = reached(address(1));
+    high.plan(&links, now);
+    let later = now + Duration::from_secs(100);
+    high.plan(&links, later);
+    assert!(high.plan(&HashMap::new(), later).is_empty());
+    assert_eq!(seeds(&high.plan(&HashMap::new(), later + GRACE)), [address(1)]);
+}
+
+#[test]
+fn failed_dials_are_repeated_for_ever_and_ever_slower_up_to_a_bound() {
+    let mut now = Instant::now();
+    let mut planner = planner(1, 64);
+    planner.set_seeds([address(2)]);
+    let mut pauses = Vec::new();
+    for _ in 0..50 {
+        let started = now;
+        loop {
+            let dials = planner.plan(&HashMap::new(), now);
+            if !dials.is_empty() {
+                break;
+            }
+            now += Duration::from_millis(50);
+        }
+        pauses.push(now - started);
+        planner.finished(Target::Seed(address(2)), Outcome::Failed, now);
+    }
+    assert!(
+        pauses[1] >= Duration::from_millis(400) && pauses[1] <= Duration::from_millis(700),
+        "{pauses:?}"
+    );
+    assert!(
+        pauses[10..].iter().all(|pause| *pause >= Duration::from_secs(4)),
+        "{pauses:?}"
+    );
+    assert!(
+        pauses.iter().all(|pause| *pause <= Duration::from_millis(6_100)),
+        "{pauses:?}"
+    );
+}
+
+#[test]
+fn nobody_is_dialed_twice_at_a_time() {
+    let now = Instant::now();
+    let mut planner = planner(1, 64);
+    planner.set_seeds([address(2)]);
+    planner.discovered(PeerId::random(), [address(2)], Source::Mdns);
+    assert_eq!(planner.plan(&HashMap::new(), now).len(), 1);
+    assert!(planner.plan(&HashMap::new(), now + GRACE * 10).is_empty());
+}
+
+#[test]
+fn ourselves_and_strangers_are_not_dialed_again_soon() {
+    let now = Instant::now();
+    let mut planner = planner(1, 64);
+    planner.set_seeds([address(1), address(2), address(3)]);
+    assert_eq!(
+        seeds(&planner.plan(&HashMap::new(), now)),
+        [address(2), address(3)]
+    );
+    planner.finished(Target::Seed(address(2)), Outcome::Ourselves, now);
+    planner.finished(Target::Seed(address(3)), Outcome::Stranger, now);
+    planner.set_seeds([address(1), address(2), address(3)]);
+    assert!(
+        planner
+            .plan(&HashMap::new(), now + Duration::from_secs(59))
+            .is_empty()
+    );
+    assert_eq!(
+        seeds(&planner.plan(&HashMap::new(), now + Duration::from_secs(60))),
+        [address(3)]
+    );
+}
+
+#[test]
+fn of_two_peers_the_lower_id_dials_at_once() {
+    let now = Instant::now();
+    let ids = ids(2);
+    let mut low = Planner::new(ids[0], 64);
+    let mut high = Planner::new(ids[1], 64);
+    low.discovered(ids[1], [address(2)], Source::Mdns);
+    high.discovered(ids[0], [address(1)], Source::Mdns);
+    assert_eq!(low.plan(&HashMap::new(), now).len(), 1);
+    assert!(high.plan(&HashMap::new(), now).is_empty());
+    assert_eq!(high.plan(&HashMap::new(), now + GRACE).len(), 1);
+}
+
+#[test]
+fn bootstrap_peers_are_dialed_at_once_and_are_never_forgotten() {
+    let mut now = Instant::now();
+    let ids = ids(2);
+    let mut planner = Planner::new(ids[1], 1);
+    planner.discovered(ids[0], [], Source::Bootstrap);
+    assert!(
+        planner.plan(&HashMap::new(), now).is_empty(),
+        "its name is not looked up yet"
+    );
+    planner.resolved(ids[0], vec![address(9)]);
+    planner.forget(&ids[0]);
+    for _ in 0..30 {
+        assert_eq!(planner.plan(&HashMap::new(), now).len(), 1);
+        planner.finished(Target::Peer(ids[0]), Outcome::Failed, now);
+        now += Duration::from_secs(40);
+    }
+}
+
+#[test]
+fn forged_announcements_fill_nothing_and_are_dialed_slowly() {
+    let now = Instant::now();
+    let mut planner = planner(1, 512);
+    for n in 0..5_000 {
+        let many = (0..100).map(|port| SocketAddr::from(([10, 1, 0, 1], 1 + port)));
+        planner.discovered(PeerId::random(), many.chain([address(n)]), Source::Mdns);
+    }
+    assert_eq!(planner.candidates.len(), MAX_PEERS);
+    assert!(
+        planner
+            .candidates
+            .values()
+            .all(|known| known.addresses.len() <= MAX_ADDRESSES)
+    );
+    let mut dials = 0;
+    for millis in (0..10_000).step_by(250) {
+        for dial in planner.plan(&HashMap::new(), now + Duration::from_millis(millis)) {
+            dials += 1;
+            planner.finished(dial.target, Outcome::Failed, now + Duration::from_millis(millis));
+        }
+    }
+    assert!(dials <= 44, "{dials} dials in ten seconds");
+    let newcomer = PeerId::random();
+    planner.discovered(newcomer, [address(7)], Source::Mdns);
+    assert!(
+        planner.candidates.contains_key(&Target::Peer(newcomer)),
+        "one that failed made room"
+    );
+    assert_eq!(planner.candidates.len(), MAX_PEERS);
+}
+
+#[test]
+fn what_only_kademlia_says_is_forgotten_after_some_failures() {
+    let mut now = Instant::now();
+    let peer = PeerId::random();
+    let mut planner = planner(1, 64);
+    planner.discovered(peer, [address(2)], Source::Kademlia);
+    for _ in 0..100 {
+        now += Duration::from_secs(40);
+        for dial in planner.plan(&HashMap::new(), now) {
+            planner.finished(dial.target, Outcome::Failed, now);
+        }
+    }
+    assert!(planner.candidates.is_empty());
+}
+
+#[test]
+fn multiaddrs_of_other_transports_never_reach_the_planner() {
+    assert_eq!(
+        super::super::socket_addr(&multiaddr!(Ip4([10, 0, 0, 1]), Udp(1_u16))),
+        None
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    /// With more agents than an agent may dial, it never holds more than its limit, picks the same ones again and
+    /// again, and lets go of its choice only for the sake of those that came or went.
+    #[test]
+    fn dials_are_bounded_and_chosen_stably(own in 0_u16..200, count in 1_u16..200, limit in 1_usize..40) {
+        let all: Vec<SocketAddr> = (0..count).map(address).collect();
+        let others = usize::from(count) - usize::from(own < count);
+        let first = connect_all(planner(own, limit), &all);
+        prop_assert_eq!(first.len(), others.min(limit));
+        prop_assert!(!first.contains(&address(own)));
+        prop_assert_eq!(&first, &connect_all(planner(own, limit), &all));
+    }
+
+    /// Both ends of a pair give it the same weight.
+    #[test]
+    fn the_weight_of_a_pair_has_no_direction(a in any::<u16>(), b in any::<u16>()) {
+        let ours = weight(PeerId::random(), Some(address(a)), &Target::Seed(address(b)));
+        let theirs = weight(PeerId::random(), Some(address(b)), &Target::Seed(address(a)));
+        prop_assert_eq!(ours, theirs);
+    }
+}

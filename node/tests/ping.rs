@@ -1,0 +1,239 @@
+//! Our ping against libp2p's own, and against peers that misbehave, over real TCP.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that can't go on fails"
+)]
+
+use std::{collections::BTreeSet, time::Duration};
+
+use futures::StreamExt;
+use libp2p::{
+    Multiaddr, PeerId, StreamProtocol, Swarm, identify,
+    identity::Keypair,
+    swarm::{
+        ConnectionId, NetworkBehaviour, SwarmEvent,
+        dial_opts::{DialOpts, PeerCondition},
+    },
+};
+use peernet_node::{
+    ping::{self, Failure},
+    transport,
+};
+use tokio::time::timeout;
+
+const DEADLINE: Duration = Duration::from_secs(60);
+const PACE: Duration = Duration::from_millis(20);
+
+fn ours() -> ping::Behaviour {
+    ping::Behaviour::new(ping::Config {
+        interval: PACE,
+        timeout: Duration::from_secs(5),
+    })
+}
+
+fn stock(interval: Duration) -> libp2p::ping::Behaviour {
+    libp2p::ping::Behaviour::new(libp2p::ping::Config::new().with_interval(interval))
+}
+
+fn swarm<B: NetworkBehaviour>(behaviour: impl FnOnce(&Keypair) -> B) -> Swarm<B> {
+    let key = Keypair::generate_ed25519();
+    let config =
+        libp2p::swarm::Config::with_tokio_executor().with_idle_connection_timeout(Duration::from_secs(3600));
+    Swarm::new(
+        transport::build(&key).unwrap(),
+        behaviour(&key),
+        key.public().to_peer_id(),
+        config,
+    )
+}
+
+/// Runs a swarm that listens, for as long as the test takes.
+async fn listening<B: NetworkBehaviour + Send>(mut swarm: Swarm<B>) -> (PeerId, Multiaddr)
+where
+    B::ToSwarm: std::fmt::Debug,
+{
+    swarm.listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap()).unwrap();
+    let address = loop {
+        if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
+            break address;
+        }
+    };
+    let peer = *swarm.local_peer_id();
+    tokio::spawn(async move {
+        loop {
+            swarm.select_next_some().await;
+        }
+    });
+    (peer, address)
+}
+
+/// Dials one more connection and accepts the peer once it stands.
+async fn connect(swarm: &mut Swarm<ping::Behaviour>, peer: PeerId, address: &Multiaddr) -> ConnectionId {
+    let dial = DialOpts::peer_id(peer)
+        .condition(PeerCondition::Always)
+        .addresses(vec![address.clone()])
+        .build();
+    let id = dial.connection_id();
+    swarm.dial(dial).unwrap();
+    loop {
+        match swarm.select_next_some().await {
+            SwarmEvent::ConnectionEstablished { connection_id, .. } if connection_id == id => return id,
+            SwarmEvent::OutgoingConnectionError { error, .. } => panic!("{error}"),
+            _ => {}
+        }
+    }
+}
+
+async fn outcomes(swarm: &mut Swarm<ping::Behaviour>, count: usize) -> Vec<Result<Duration, Failure>> {
+    let mut outcomes = Vec::new();
+    while outcomes.len() < count {
+        if let SwarmEvent::Behaviour(ping::Event { outcome, .. }) = swarm.select_next_some().await {
+            outcomes.push(outcome.result);
+        }
+    }
+    outcomes
+}
+
+#[tokio::test]
+async fn we_measure_stock_libp2p_and_it_measures_us_at_the_same_time() {
+    timeout(DEADLINE, async {
+        let mut stock = swarm(|_| stock(PACE));
+        stock.listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap()).unwrap();
+        let address = loop {
+            if let SwarmEvent::NewListenAddr { address, .. } = stock.select_next_some().await {
+                break address;
+            }
+        };
+        let peer = *stock.local_peer_id();
+        let (done, stock_is_done) = tokio::sync::oneshot::channel();
+        tokio::spawn(async move {
+            let mut measured = 0;
+            while measured < 50 {
+                if let SwarmEvent::Behaviour(event) = stock.select_next_some().await {
+                    assert!(event.result.unwrap() > Duration::ZERO);
+                    measured += 1;
+                }
+            }
+            done.send(()).unwrap();
+            // Stay there to answer.
+            loop {
+                stock.select_next_some().await;
+            }
+        });
+        let mut swarm = swarm(|_| ours());
+        connect(&mut swarm, peer, &address).await;
+        swarm.behaviour_mut().accept(peer);
+        for outcome in outcomes(&mut swarm, 50).await {
+            assert!(outcome.unwrap() > Duration::ZERO);
+        }
+        // We answer as long as we are polled.
+        tokio::select! {
+            done = stock_is_done => done.unwrap(),
+            _ = outcomes(&mut swarm, usize::MAX) => {}
+        }
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn stock_libp2p_measures_us_also_while_we_don_t_measure_it() {
+    timeout(DEADLINE, async {
+        let (peer, address) = listening(swarm(|_| ours())).await;
+        let mut stock = swarm(|_| stock(PACE));
+        stock
+            .dial(DialOpts::peer_id(peer).addresses(vec![address]).build())
+            .unwrap();
+        let mut measured = 0;
+        while measured < 50 {
+            if let SwarmEvent::Behaviour(event) = stock.select_next_some().await {
+                assert!(event.result.unwrap() > Duration::ZERO);
+                measured += 1;
+            }
+        }
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn nobody_is_probed_before_being_accepted() {
+    timeout(DEADLINE, async {
+        let (peer, address) = listening(swarm(|_| stock(PACE))).await;
+        let mut swarm = swarm(|_| ours());
+        connect(&mut swarm, peer, &address).await;
+        for _ in 0..10 {
+            // Their pings are answered meanwhile: the connection is in use.
+            let silence = timeout(PACE, swarm.select_next_some()).await;
+            assert!(!matches!(silence, Ok(SwarmEvent::Behaviour(_))));
+        }
+        swarm.behaviour_mut().accept(peer);
+        assert!(outcomes(&mut swarm, 1).await[0].is_ok());
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn when_the_measured_connection_ends_another_takes_over() {
+    timeout(DEADLINE, async {
+        let (peer, address) = listening(swarm(|_| stock(Duration::from_secs(3600)))).await;
+        let mut swarm = swarm(|_| ours());
+        let mut connections = BTreeSet::new();
+        for _ in 0..3 {
+            connections.insert(connect(&mut swarm, peer, &address).await);
+        }
+        swarm.behaviour_mut().accept(peer);
+        for measured in connections.iter().rev() {
+            assert!(outcomes(&mut swarm, 5).await.iter().all(Result::is_ok));
+            swarm.close_connection(*measured);
+            // A probe may be on the way when its connection ends: no more than one, and it is told.
+            loop {
+                match swarm.select_next_some().await {
+                    SwarmEvent::ConnectionClosed { connection_id, .. } if connection_id == *measured => break,
+                    SwarmEvent::Behaviour(event) => {
+                        assert!(matches!(event.outcome.result, Ok(_) | Err(Failure::Closed)));
+                    }
+                    _ => {}
+                }
+            }
+        }
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn a_peer_that_can_t_answer_is_told_each_time_and_its_connection_is_closed() {
+    timeout(DEADLINE, async {
+        let mute = swarm(|key| {
+            let config = identify::Config::new("/test/1.0.0".to_owned(), key.public());
+            identify::Behaviour::new(config)
+        });
+        let (peer, address) = listening(mute).await;
+        let mut swarm = swarm(|_| ours());
+        connect(&mut swarm, peer, &address).await;
+        swarm.behaviour_mut().accept(peer);
+        let mut told = Vec::new();
+        loop {
+            match swarm.select_next_some().await {
+                SwarmEvent::Behaviour(event) => told.push(event.outcome.result),
+                SwarmEvent::ConnectionClosed { .. } => break,
+                _ => {}
+            }
+        }
+        assert_eq!(told, [Err(Failure::Unsupported); 3]);
+    })
+    .await
+    .unwrap();
+}
+
+#[test]
+fn the_protocol_is_libp2p_s() {
+    assert_eq!(ping::PROTOCOL, libp2p::ping::PROTOCOL_NAME);
+    assert_eq!(ping::PROTOCOL, StreamProtocol::new("/ipfs/ping/1.0.0"));
+}

@@ -1,0 +1,215 @@
+//! What the tests with real agents share. All traffic stays on loopback, and nothing waits for a fixed time: tests wait
+//! for what they expect, with a deadline far beyond it.
+
+#![allow(dead_code, reason = "each test program uses its own part of this")]
+
+use std::{future::Future, net::SocketAddr, time::Duration};
+
+use libp2p::PeerId;
+use peernet_api::{
+    envelope,
+    identity::NetworkSecret,
+    report::{PATH, PeerReport, Report},
+};
+use peernet_node::{
+    agent::Agent,
+    config::{Config, Probe},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    time::{sleep, timeout},
+};
+
+/// Far beyond what anything here takes, also on a busy machine.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(90);
+
+pub(crate) fn secret(byte: u8) -> NetworkSecret {
+    NetworkSecret::new(&[byte; 32]).unwrap()
+}
+
+/// An agent on loopback, which knows nobody but `seeds`.
+pub(crate) fn config(secret_byte: u8, name: &str, seeds: &[SocketAddr]) -> Config {
+    Config {
+        network: "demo/mesh".to_owned(),
+        name: name.to_owned(),
+        secret: secret(secret_byte),
+        listen: Some([127, 0, 0, 1].into()),
+        p2p_port: 0,
+        http: Some(([127, 0, 0, 1], 0).into()),
+        http_port: 0,
+        probe: Probe {
+            interval: Duration::from_millis(50),
+            timeout: Duration::from_secs(2),
+            window: Duration::from_secs(300),
+        },
+        peers_per_node: 64,
+        seed_dns: None,
+        seeds: seeds.to_vec(),
+        mdns: false,
+        kademlia: false,
+        bootstrap: Vec::new(),
+    }
+}
+
+/// Asks until the answer is good enough.
+pub(crate) async fn eventually<T, F: Future<Output = Result<T, String>>>(
+    what: &str,
+    mut ask: impl FnMut() -> F,
+) -> T {
+    let mut last = String::new();
+    let answer = timeout(DEADLINE, async {
+        loop {
+            match ask().await {
+                Ok(answer) => return answer,
+                Err(why) => last = why,
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    });
+    match answer.await {
+        Ok(answer) => answer,
+        Err(_) => panic!("{what}: not within {DEADLINE:?}; last seen: {last}"),
+    }
+}
+
+/// One HTTP answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
+/// Sends raw bytes and reads until the other side closes.
+pub(crate) async fn exchange(address: SocketAddr, request: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(request).await?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await?;
+    Ok(answer)
+}
+
+pub(crate) async fn get(address: SocketAddr, path: &str) -> Answer {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n");
+    let answer = timeout(DEADLINE, exchange(address, request.as_bytes()))
+        .await
+        .unwrap()
+        .unwrap();
+    let end = answer
+        .windows(4)
+        .position(|window| window == b"\r\n\r\n")
+        .expect("an HTTP head");
+    let head = String::from_utf8_lossy(&answer[..end]).into_owned();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    Answer {
+        status,
+        head,
+        body: answer[end + 4..].to_vec(),
+    }
+}
+
+/// The agent's report, with its signer checked.
+pub(crate) async fn report(agent: &Agent) -> Report {
+    let nonce = "0123456789abcdef";
+    let answer = get(agent.http_address(), &format!("{PATH}?nonce={nonce}")).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let (report, signer) = envelope::open(&answer.body).unwrap();
+    assert_eq!((signer, report.nonce.as_str()), (agent.peer_id(), nonce));
+    report
+}
+
+pub(crate) fn row<'a>(report: &'a Report, peer: &PeerId) -> Option<&'a PeerReport> {
+    report.peers.iter().find(|row| row.peer_id == peer.to_string())
+}
+
+/// Waits until `agent`'s row about `peer` is as asked for.
+pub(crate) async fn row_when(
+    agent: &Agent,
+    peer: &PeerId,
+    what: &str,
+    good: impl Fn(&PeerReport) -> bool,
+) -> PeerReport {
+    eventually(what, || async {
+        let report = report(agent).await;
+        match row(&report, peer) {
+            Some(row) if good(row) => Ok(row.clone()),
+            _ => Err(format!("{:?}", report.peers)),
+        }
+    })
+    .await
+}
+
+/// Waits until each agent is connected to all the others and has measured them.
+pub(crate) async fn meshed(agents: &[&Agent]) {
+    for agent in agents {
+        for other in agents.iter().filter(|other| other.peer_id() != agent.peer_id()) {
+            row_when(agent, &other.peer_id(), "the mesh", |row| {
+                row.connected && row.answered >= 3
+            })
+            .await;
+        }
+    }
+}
+
+/// The value of a metric, by its name with labels.
+pub(crate) async fn metric(agent: &Agent, name: &str) -> f64 {
+    let text = get(agent.http_address(), "/metrics").await.text();
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value
+        .unwrap_or_else(|| panic!("no {name} in\n{text}"))
+        .parse()
+        .unwrap()
+}
+
+/// Forwards TCP connections, until it is told to swallow everything that is sent through it.
+pub(crate) struct Forwarder {
+    pub(crate) address: SocketAddr,
+    frozen: watch::Sender<bool>,
+}
+
+impl Forwarder {
+    pub(crate) async fn to(target: SocketAddr) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (frozen, state) = watch::channel(false);
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let mut state = state.clone();
+                tokio::spawn(async move {
+                    if *state.borrow() {
+                        // Neither an answer nor an end, as when a node has lost its power.
+                        let _ = state.wait_for(|frozen| !frozen).await;
+                        return;
+                    }
+                    let Ok(mut server) = TcpStream::connect(target).await else {
+                        return;
+                    };
+                    tokio::select! {
+                        _ = copy_bidirectional(&mut client, &mut server) => return,
+                        _ = state.wait_for(|frozen| *frozen) => {}
+                    }
+                    let _ = state.wait_for(|frozen| !frozen).await;
+                });
+            }
+        });
+        Self { address, frozen }
+    }
+
+    pub(crate) fn freeze(&self) {
+        self.frozen.send_replace(true);
+    }
+
+    pub(crate) fn thaw(&self) {
+        self.frozen.send_replace(false);
+    }
+}
