@@ -72,11 +72,12 @@ make_restricted_namespace() { # NAME
     kubectl label --overwrite namespace "$1" pod-security.kubernetes.io/enforce=restricted
 }
 
+# As strings: a tag may be all digits.
 install_operator() {
     make_restricted_namespace "$OPERATOR_NAMESPACE"
     helm upgrade --install peernet "$CHECKOUT/charts/peernet" --namespace "$OPERATOR_NAMESPACE" --wait --timeout 2m \
-        --set "image.repository=${PEERNET_OPERATOR_IMAGE%:*}" --set "image.tag=${PEERNET_OPERATOR_IMAGE##*:}" \
-        --set "nodeImage.repository=${PEERNET_NODE_IMAGE%:*}" --set "nodeImage.tag=${PEERNET_NODE_IMAGE##*:}"
+        --set-string "image.repository=${PEERNET_OPERATOR_IMAGE%:*}" --set-string "image.tag=${PEERNET_OPERATOR_IMAGE##*:}" \
+        --set-string "nodeImage.repository=${PEERNET_NODE_IMAGE%:*}" --set-string "nodeImage.tag=${PEERNET_NODE_IMAGE##*:}"
 }
 
 # What the cluster looked like when a step failed.
@@ -86,7 +87,7 @@ diagnose() {
         kubectl get nodes,pods,peernetworks --all-namespaces -o wide
         kubectl get events --all-namespaces --sort-by=.lastTimestamp | tail -n 100
         kubectl get peernetworks --all-namespaces -o yaml
-        kubectl logs --namespace "$OPERATOR_NAMESPACE" --selector app.kubernetes.io/name=peernet --tail=500
+        kubectl logs --namespace "$OPERATOR_NAMESPACE" --selector app.kubernetes.io/instance=peernet --tail=500
     } >"$file" 2>&1 || true
     say "what the cluster looked like: $file"
 }
