@@ -21,6 +21,7 @@ step() {
     STEP_COUNT=$((STEP_COUNT + 1))
     log=$STEP_LOGS/$(printf '%02d' "$STEP_COUNT")-$(tr -cs 'a-zA-Z0-9' - <<<"$title" | sed 's/-*$//').log
     [[ -t 2 ]] || say "$title"
+    : >"$log"
     # A process group of its own, so that an interruption ends the whole step.
     set -m
     "$@" >"$log" 2>&1 </dev/null &
