@@ -61,10 +61,14 @@ in_node() { # NODE COMMAND...
 
 node_containerd_ready() { in_node "$1" ctr version; }
 
-load_image() { # NODE ARCHIVE
-    local log=$NODES/$1/images.log
-    wait_until 30 "containerd of node $1" "$NODES/$1/containerd.log" node_containerd_ready "$1"
-    in_node "$1" ctr --namespace k8s.io images import "$2" >>"$log" 2>&1 || die "node $1 cannot load $2: see $log"
+load_images() { # NODE ARCHIVE...
+    local node=$1 log=$NODES/$1/images.log archive
+    shift
+    wait_until 30 "containerd of node $node" "$NODES/$node/containerd.log" node_containerd_ready "$node"
+    for archive in "$@"; do
+        in_node "$node" ctr --namespace k8s.io images import "$archive" >>"$log" 2>&1 ||
+            die "node $node cannot load $archive: see $log"
+    done
 }
 
 node_condition() { # NODE: True, False or Unknown
