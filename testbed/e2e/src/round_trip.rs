@@ -97,3 +97,60 @@ async fn add_container(network: &Network, pod: &str, image: &str, arguments: &[&
         .await?;
     Ok(name)
 }
+
+/// The same pair of pods at the same time, in nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Comparison {
+    /// Median that the agent reports.
+    pub agents: u64,
+    /// Median of raw TCP.
+    pub raw: u64,
+}
+
+impl Comparison {
+    /// How many times as long the agent's round trip takes.
+    #[must_use]
+    pub fn ratio(&self) -> f64 {
+        self.agents as f64 / self.raw as f64
+    }
+}
+
+/// Compares so often what the agent of the pod `from` reports about its peer `to` with raw TCP between the two. Both probe ten
+/// times a second, and both medians are of the same ten seconds: the network must probe every 100 ms over a window of 10 s.
+///
+/// # Errors
+/// If a measurement fails.
+pub async fn compare(
+    network: &Network,
+    from: &str,
+    to: &str,
+    image: &str,
+    times: u32,
+) -> Outcome<Vec<Comparison>> {
+    let pods = network.pods().await?;
+    let pod = pods.get(to).ok_or("no pod to measure to")?;
+    let address = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.pod_ip.clone())
+        .ok_or("no address")?;
+    serve(network, to, image).await?;
+    let mut comparisons = Vec::new();
+    for _ in 0..times {
+        let raw = ping(network, from, image, &address, 100, 100).await?.p50_ns;
+        let (report, _) = network.report(from).await?;
+        let peer = report.peers.iter().find(|peer| peer.name == to);
+        let agents = peer
+            .and_then(|peer| peer.rtt.quantile(500))
+            .ok_or("the agent measured nothing")?;
+        comparisons.push(Comparison { agents, raw });
+    }
+    Ok(comparisons)
+}
+
+/// The comparison in the middle, by ratio.
+#[must_use]
+pub fn median(mut comparisons: Vec<Comparison>) -> Option<Comparison> {
+    comparisons.sort_by(|a, b| a.ratio().total_cmp(&b.ratio()));
+    comparisons.get(comparisons.len() / 2).copied()
+}

@@ -21,6 +21,8 @@ use crate::{Failure, Outcome, command::kubectl, faults, operator, settings::SETT
 
 /// Label of every namespace that tests make.
 const LABEL: &str = "peernet.dev/e2e";
+/// That label with its value: a test puts it on a namespace that comes with a file it applies.
+pub const CLEARED: &str = "peernet.dev/e2e=true";
 /// How many lines of each log a diagnosis shows.
 const LOG_LINES: &str = "--tail=60";
 

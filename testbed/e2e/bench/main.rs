@@ -1,0 +1,173 @@
+//! Measures what PeerNet promises, and prints a table: `make bench`. Nothing here passes or fails but by an error.
+
+#![allow(clippy::print_stdout, reason = "the table is what this is for")]
+
+use std::{collections::BTreeMap, fs, time::Duration};
+
+use peernet_e2e::{
+    Outcome,
+    network::{Network, is_whole},
+    round_trip,
+    scenario::{Scenario, scenario, tool_image},
+    settings::SETTINGS,
+};
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+
+const ROUNDS: usize = 5;
+/// Agents' memory is read after so long at work: the window's samples are in, whatever its length does to them.
+const SETTLING: Duration = Duration::from_secs(60);
+const GIVE_UP: Duration = Duration::from_secs(180);
+
+fn main() {
+    scenario("bench", async |scenario| {
+        let mut table = vec![["what", "smallest", "median", "largest", "goal"].map(str::to_owned)];
+        table.push(apply_to_ready(scenario).await?);
+        for (nodes, goal) in [(3, "under 16 MiB"), (21, "under 16 MiB")] {
+            table.extend(memory(scenario, nodes, goal).await?);
+        }
+        table.extend(ratio(scenario).await?);
+        print_table(&table);
+        Ok(())
+    });
+}
+
+/// From `kubectl apply` to Ready with every column filled.
+async fn apply_to_ready(scenario: &Scenario) -> Outcome<[String; 5]> {
+    let mut seconds = Vec::new();
+    for round in 0..ROUNDS {
+        let begun = Instant::now();
+        let network = Network::create(scenario, &format!("mesh-{round}"), json!({})).await?;
+        while !network.status().await.is_ok_and(|status| is_whole(&status, 3)) {
+            if begun.elapsed() > GIVE_UP {
+                return Err("no network became Ready".into());
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+        seconds.push(begun.elapsed().as_secs_f64());
+        network.delete().await?;
+        gone(&network).await?;
+    }
+    Ok(row("apply to Ready, 3 nodes, all columns", &seconds, "s", "15 s"))
+}
+
+/// Memory of the agents at work, if their processes run on this machine.
+async fn memory(scenario: &Scenario, nodes: i32, goal: &str) -> Outcome<Option<[String; 5]>> {
+    if SETTINGS.testbed.is_none() {
+        return Ok(None);
+    }
+    let name = format!("memory-{nodes}");
+    let network = Network::create(scenario, &name, json!({"replicas": nodes})).await?;
+    network.until_ready(nodes).await?;
+    sleep(SETTLING).await;
+    let memory: Vec<f64> = resident_kib(&format!("{}/{name}", scenario.namespace))?
+        .into_values()
+        .map(|kib| kib as f64 / 1024.0)
+        .collect();
+    network.delete().await?;
+    gone(&network).await?;
+    let what = format!("agent's memory (RSS) at {} peers", nodes - 1);
+    Ok(Some(row(&what, &memory, "MiB", goal)))
+}
+
+/// Resident memory of a network's agents by their name, in KiB. The testbed's nodes are namespaces of this machine, so that
+/// their processes are seen here.
+fn resident_kib(network: &str) -> Outcome<BTreeMap<String, u64>> {
+    let mut found = BTreeMap::new();
+    for process in fs::read_dir("/proc")? {
+        let process = process?.path();
+        // A process may end while it is looked at.
+        let (Ok(environment), Ok(status)) = (
+            fs::read(process.join("environ")),
+            fs::read_to_string(process.join("status")),
+        ) else {
+            continue;
+        };
+        let environment = String::from_utf8_lossy(&environment).into_owned();
+        let variable = |name: &str| {
+            environment
+                .split('\0')
+                .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+        };
+        if variable("PEERNET_NETWORK") != Some(network) {
+            continue;
+        }
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = resident.and_then(|text| text.trim().strip_suffix(" kB")?.parse().ok());
+        if let (Some(name), Some(kib)) = (variable("PEERNET_NAME"), kib) {
+            found.insert(name.to_owned(), kib);
+        }
+    }
+    if found.is_empty() {
+        Err(format!("no agent of {network} runs on this machine").into())
+    } else {
+        Ok(found)
+    }
+}
+
+/// The agents' median over the median of raw TCP, for the same pair of pods at the same time.
+async fn ratio(scenario: &Scenario) -> Outcome<Vec<[String; 5]>> {
+    let Some(image) = tool_image("the comparison with raw TCP") else {
+        return Ok(Vec::new());
+    };
+    let spec = json!({"replicas": 2, "probe": {"interval": "100ms", "window": "10s"}});
+    let network = Network::create(scenario, "ratio", spec).await?;
+    network.until_ready(2).await?;
+    let comparisons = round_trip::compare(&network, "ratio-0", "ratio-1", &image, 5).await?;
+    let of = |value: fn(&round_trip::Comparison) -> f64| comparisons.iter().map(value).collect::<Vec<_>>();
+    Ok(vec![
+        row(
+            "agents' round trip, p50",
+            &of(|found| found.agents as f64 / 1_000.0),
+            "us",
+            "",
+        ),
+        row(
+            "raw TCP round trip on the same pair, p50",
+            &of(|found| found.raw as f64 / 1_000.0),
+            "us",
+            "",
+        ),
+        row(
+            "ratio of the two",
+            &of(round_trip::Comparison::ratio),
+            "",
+            "under 3",
+        ),
+    ])
+}
+
+async fn gone(network: &Network) -> Outcome {
+    let begun = Instant::now();
+    while !network.pods().await?.is_empty() {
+        if begun.elapsed() > GIVE_UP {
+            return Err("the network's pods don't go".into());
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+    Ok(())
+}
+
+fn row(what: &str, values: &[f64], unit: &str, goal: &str) -> [String; 5] {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    let show = |at: usize| {
+        values
+            .get(at)
+            .map(|value| format!("{value:.2} {unit}"))
+            .unwrap_or_default()
+    };
+    [
+        what.to_owned(),
+        show(0),
+        show(values.len() / 2),
+        show(values.len().saturating_sub(1)),
+        goal.to_owned(),
+    ]
+}
+
+fn print_table(table: &[[String; 5]]) {
+    for [what, smallest, median, largest, goal] in table {
+        println!("note: {what:<42} {smallest:>12} {median:>12} {largest:>12}   {goal}");
+    }
+}
