@@ -18,7 +18,6 @@ use crate::{admission, config::Config, discovery::mdns, membership, ping};
 const PROTOCOL_VERSION: &str = "/peernet/1.0.0";
 /// A query that takes longer is given up; the next one follows soon.
 const KAD_QUERY_TIMEOUT: Duration = Duration::from_secs(10);
-const KAD_BOOTSTRAP_INTERVAL: Duration = Duration::from_secs(60);
 
 /// All protocols of the agent's swarm.
 #[derive(NetworkBehaviour)]
@@ -88,7 +87,8 @@ fn kad_config(protocol: StreamProtocol) -> kad::Config {
         .set_kbucket_inserts(kad::BucketInserts::Manual)
         .set_record_filtering(kad::StoreInserts::FilterBoth)
         .set_query_timeout(KAD_QUERY_TIMEOUT)
-        .set_periodic_bootstrap_interval(Some(KAD_BOOTSTRAP_INTERVAL))
+        // The event loop searches when there is somebody to ask.
+        .set_periodic_bootstrap_interval(None)
         .set_parallelism(NonZeroUsize::MIN.saturating_add(2));
     config
 }

@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 /// libp2p's mDNS logs every record of every packet that anybody sends.
-const DEFAULT_LOG: &str = "info,libp2p_mdns=warn";
+const DEFAULT_LOG: &str = "info,libp2p_kad=warn,libp2p_mdns=warn,libp2p_swarm=warn";
 /// A setting can't be used: starting again will not help.
 const EXIT_CONFIG: u8 = 2;
 

@@ -37,6 +37,8 @@ pub struct Behaviour {
     own_id: PeerId,
     inner: Option<mdns::tokio::Behaviour>,
     started: Instant,
+    /// What a dropped behaviour had found, to be told as expired.
+    dropped: Option<Event>,
     listening: Vec<(ListenerId, Multiaddr)>,
 }
 
@@ -51,22 +53,26 @@ impl Behaviour {
             own_id,
             inner: Some(inner),
             started: Instant::now(),
+            dropped: None,
             listening: Vec::new(),
         })
     }
 
     /// Drops a behaviour that holds too much, and starts another one when its time has come. Call this now and then.
     pub fn tend(&mut self, now: Instant) {
-        if self
+        if let Some(inner) = self
             .inner
-            .as_ref()
-            .is_some_and(|inner| inner.discovered_nodes().len() > MAX_RECORDS)
+            .take_if(|inner| inner.discovered_nodes().len() > MAX_RECORDS)
         {
             tracing::warn!(
                 records = MAX_RECORDS,
                 "mDNS was flooded with announcements: starting anew"
             );
-            self.inner = None;
+            let found = inner
+                .discovered_nodes()
+                .map(|peer| (*peer, Multiaddr::empty()))
+                .collect();
+            self.dropped = Some(Event::Expired(found));
         }
         if self.inner.is_none() && now.saturating_duration_since(self.started) >= MIN_LIFE {
             self.started = now;
@@ -129,6 +135,9 @@ impl NetworkBehaviour for Behaviour {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
         loop {
+            if let Some(event) = self.dropped.take() {
+                return Poll::Ready(ToSwarm::GenerateEvent(event));
+            }
             let Some(inner) = &mut self.inner else {
                 return Poll::Pending;
             };

@@ -22,7 +22,7 @@ pub const CLAIM_GRACE: Duration = Duration::from_secs(30);
 /// Addresses that turned out to be somebody else are tried again after this.
 const STRANGER_BACKOFF: Duration = Duration::from_secs(60);
 const SEED_BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
-const PEER_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+const PEER_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 /// Seeds from one name, at most.
 pub const MAX_SEEDS: usize = 1024;
 /// Peers known from mDNS and Kademlia, at most.
@@ -289,7 +289,7 @@ impl Planner {
         let mut slots = MAX_DIALING.saturating_sub(under_way);
         let chosen = self.chosen();
         let mut dials = Vec::new();
-        let mut due: Vec<(bool, Weight, Target)> = Vec::new();
+        let mut due: Vec<(bool, u32, Weight, Target)> = Vec::new();
         for (target, candidate) in &mut self.candidates {
             if view.is_connected(target) {
                 candidate.missing_since = None;
@@ -314,12 +314,13 @@ impl Planner {
                 _ => GRACE,
             };
             if now >= since + grace && candidate.not_before.is_none_or(|not_before| now >= not_before) {
-                due.push((!bootstrap, candidate.weight, *target));
+                due.push((!bootstrap, candidate.failures, candidate.weight, *target));
             }
         }
-        // Bootstrap peers first, then those whom the hash of the pair puts first.
+        // Bootstrap peers first, then those that failed least, so that forged announcements can't keep others from their
+        // turn, then those whom the hash of the pair puts first.
         due.sort_unstable();
-        for (not_bootstrap, _, target) in due {
+        for (not_bootstrap, _, _, target) in due {
             let bootstrap = !not_bootstrap;
             if slots == 0 {
                 break;

@@ -1,6 +1,10 @@
 //! The event loop: the only owner of the swarm. It never blocks, takes no lock and waits for no other thread. What it
 //! decides by itself is who is a member; whom to dial is the planner's business, and numbers are the ledger's.
 
+mod connections;
+mod members;
+mod names;
+
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -11,34 +15,34 @@ use std::{
 use futures::StreamExt;
 use libp2p::{
     Multiaddr, PeerId, Swarm,
-    core::{ConnectedPoint, transport::ListenerId},
+    core::transport::ListenerId,
     identify,
     identity::Keypair,
     kad,
     multiaddr::Protocol,
     noise,
-    swarm::{
-        ConnectionId, DialError, SwarmEvent,
-        dial_opts::{DialOpts, PeerCondition},
-    },
+    swarm::{ConnectionId, SwarmEvent},
 };
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{MissedTickBehavior, interval, timeout},
 };
 
+use self::{
+    connections::Connection,
+    names::{Name, Purpose},
+};
 use crate::{
-    admission,
     behaviour::{Behaviour, BehaviourEvent},
     config::{Config, Place},
     discovery::{
         self, dialable,
         dns::{self, Resolution},
-        mdns, multiaddr,
-        planner::{self, Dial, Link, Outcome, Planner, Source, Target},
+        mdns,
+        planner::{Link, Planner, Source, Target},
     },
     ledger::Member,
-    membership, ping,
+    ping,
     telemetry::{Counters, Event, State},
     transport,
 };
@@ -47,8 +51,6 @@ use crate::{
 const TICK: Duration = Duration::from_millis(250);
 /// Sign of life to the reporting thread.
 const HEARTBEAT: Duration = Duration::from_secs(1);
-/// A connection whose peer has not said who it is by then is closed.
-const IDENTIFY_DEADLINE: Duration = Duration::from_secs(10);
 /// Pause between two searches for members by Kademlia: short after a new member came, long otherwise.
 const KAD_SEARCH: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
 /// Connections have this long to be closed at the end.
@@ -95,26 +97,6 @@ pub struct EventLoop {
     heartbeat: Instant,
     events: mpsc::Sender<Event>,
     counters: Counters,
-}
-
-struct Connection {
-    peer: PeerId,
-    since: Instant,
-    dialed: Option<SocketAddr>,
-    source: Option<IpAddr>,
-    target: Option<Target>,
-}
-
-/// What a name that is looked up is for.
-struct Name {
-    name: String,
-    purpose: Purpose,
-    failing: bool,
-}
-
-enum Purpose {
-    Seeds,
-    Bootstrap(PeerId, u16),
 }
 
 impl EventLoop {
@@ -356,205 +338,6 @@ impl EventLoop {
         self.tell_state(Instant::now());
     }
 
-    fn on_established(&mut self, peer: PeerId, id: ConnectionId, endpoint: &ConnectedPoint) {
-        let now = Instant::now();
-        let target = self.dialing.remove(&id);
-        if let Some(target) = target {
-            self.planner.finished(target, Outcome::Connected, now);
-        }
-        let (dialed, source) = match endpoint {
-            ConnectedPoint::Dialer { address, .. } => {
-                self.counters.dials_connected += 1;
-                (discovery::socket_addr(address), None)
-            }
-            ConnectedPoint::Listener { send_back_addr, .. } => (
-                None,
-                discovery::socket_addr(send_back_addr).map(|address| address.ip()),
-            ),
-        };
-        tracing::debug!(%peer, connection = %id, ?dialed, ?source, "connected");
-        self.connections.insert(
-            id,
-            Connection {
-                peer,
-                since: now,
-                dialed,
-                source,
-                target,
-            },
-        );
-        self.relink(peer);
-    }
-
-    fn on_closed(&mut self, peer: PeerId, id: ConnectionId, last: bool, cause: Option<&str>) {
-        tracing::debug!(%peer, connection = %id, cause, "disconnected");
-        self.connections.remove(&id);
-        if !last {
-            self.relink(peer);
-            return;
-        }
-        self.links.remove(&peer);
-        if let Some(name) = self.members.remove(&peer) {
-            tracing::info!(%name, %peer, cause = cause.unwrap_or("closed"), "member left");
-            self.tell_state(Instant::now());
-        }
-    }
-
-    /// Gathers anew what the planner must know of a peer's connections.
-    fn relink(&mut self, peer: PeerId) {
-        let link = self.links.entry(peer).or_default();
-        let of_peer = || {
-            self.connections
-                .values()
-                .filter(|connection| connection.peer == peer)
-        };
-        link.dialed = of_peer().filter_map(|connection| connection.dialed).collect();
-        link.sources = of_peer().filter_map(|connection| connection.source).collect();
-        link.member = self.members.contains_key(&peer);
-    }
-
-    fn on_dial_failed(&mut self, id: ConnectionId, error: &DialError) {
-        let target = self.dialing.remove(&id);
-        tracing::debug!(?target, %error, "dial failed");
-        let outcome = match error {
-            DialError::LocalPeerId { .. } => Outcome::Ourselves,
-            DialError::DialPeerConditionFalse(_) => Outcome::Connected,
-            DialError::Denied { cause } => {
-                self.counters.dials_refused += 1;
-                match cause.downcast_ref::<admission::Refused>() {
-                    Some(admission::Refused::Stranger) => Outcome::Stranger,
-                    _ => Outcome::Failed,
-                }
-            }
-            DialError::NoAddresses
-            | DialError::Aborted
-            | DialError::WrongPeerId { .. }
-            | DialError::Transport(_) => {
-                self.counters.dials_failed += 1;
-                Outcome::Failed
-            }
-        };
-        if let Some(target) = target {
-            self.planner.finished(target, outcome, Instant::now());
-        }
-    }
-
-    fn on_identified(&mut self, peer: PeerId, info: &identify::Info) {
-        let Some(link) = self.links.get_mut(&peer) else {
-            return;
-        };
-        let seen_from = link
-            .dialed
-            .iter()
-            .map(SocketAddr::ip)
-            .chain(link.sources.iter().copied())
-            .next();
-        let claimed: Vec<SocketAddr> = dialable(&info.listen_addrs, seen_from)
-            .filter(|address| !self.planner.is_own(address))
-            .collect();
-        let announced = membership::announced_name(&info.agent_version);
-        let known = self
-            .members
-            .get(&peer)
-            .is_some_and(|name| Some(&**name) == announced);
-        if !known {
-            match membership::member_name(&self.config.secret, &peer, &info.agent_version) {
-                Some(name) => self.join(peer, name),
-                None if self.bootstrap.contains(&peer) => return,
-                None => {
-                    self.reject(peer, &info.agent_version);
-                    return;
-                }
-            }
-        }
-        if let (Some(kad), Some(protocol)) = (
-            self.swarm.behaviour_mut().kad.as_mut(),
-            self.config.kad_protocol(),
-        ) && info.protocols.contains(&protocol)
-        {
-            for address in &claimed {
-                kad.add_address(&peer, multiaddr(*address));
-            }
-        }
-        if let Some(link) = self.links.get_mut(&peer) {
-            link.claimed = claimed;
-            link.member = true;
-        }
-    }
-
-    fn join(&mut self, peer: PeerId, name: &str) {
-        tracing::info!(name, %peer, "member joined");
-        self.members.insert(peer, name.into());
-        // The ledger hears of the member before the first probe leaves.
-        let now = Instant::now();
-        self.tell_state(now);
-        self.swarm.behaviour_mut().ping.accept(peer);
-        self.kad_search = self.kad_search.min(now + KAD_SEARCH.0);
-    }
-
-    fn reject(&mut self, peer: PeerId, agent_version: &str) {
-        let says = agent_version.chars().take(64).collect::<String>();
-        tracing::info!(%peer, says, "turned away: not a member of this network");
-        self.counters.strangers_rejected += 1;
-        let now = Instant::now();
-        let targets = self
-            .connections
-            .values()
-            .filter(|connection| connection.peer == peer);
-        for target in targets.filter_map(|connection| connection.target) {
-            self.planner.finished(target, Outcome::Stranger, now);
-        }
-        self.planner.forget(&peer);
-        self.swarm.behaviour_mut().admission.keep_out(peer, now);
-        // An error says that it has just left by itself.
-        let _ = self.swarm.disconnect_peer_id(peer);
-    }
-
-    fn on_resolution(&mut self, Resolution { key, addresses }: Resolution) {
-        let Some(name) = self.names.get_mut(key) else {
-            return;
-        };
-        let found = match addresses {
-            Ok(found) => found,
-            Err(error) => {
-                if !name.failing {
-                    tracing::info!(name = name.name, %error, "a name can't be looked up: trying on");
-                }
-                name.failing = true;
-                return;
-            }
-        };
-        if std::mem::take(&mut name.failing) {
-            tracing::info!(name = name.name, "the name can be looked up again");
-        }
-        match name.purpose {
-            Purpose::Seeds => {
-                let port = self.config.p2p_port;
-                let seeds: Vec<SocketAddr> = found
-                    .into_iter()
-                    .take(planner::MAX_SEEDS)
-                    .map(|ip| SocketAddr::new(ip, port))
-                    .collect();
-                if seeds != self.seeds {
-                    tracing::info!(
-                        name = name.name,
-                        addresses = seeds.len(),
-                        "the name's addresses changed"
-                    );
-                    self.planner
-                        .set_seeds(seeds.iter().chain(&self.config.seeds).copied());
-                    self.seeds = seeds;
-                }
-            }
-            Purpose::Bootstrap(peer, port) => {
-                self.planner.resolved(
-                    peer,
-                    found.into_iter().map(|ip| SocketAddr::new(ip, port)).collect(),
-                );
-            }
-        }
-    }
-
     fn on_tick(&mut self, now: Instant) {
         if now.saturating_duration_since(self.heartbeat) >= HEARTBEAT {
             self.heartbeat = now;
@@ -573,46 +356,6 @@ impl EventLoop {
         }
         for dial in self.planner.plan(&self.links, now) {
             self.dial(dial);
-        }
-    }
-
-    fn close_unidentified(&mut self, now: Instant) {
-        let late: Vec<ConnectionId> = self
-            .connections
-            .iter()
-            .filter(|(_, connection)| {
-                let peer = &connection.peer;
-                now.saturating_duration_since(connection.since) >= IDENTIFY_DEADLINE
-                    && !self.members.contains_key(peer)
-                    && !self.bootstrap.contains(peer)
-            })
-            .map(|(id, _)| *id)
-            .collect();
-        for id in late {
-            let Some(connection) = self.connections.get(&id) else {
-                continue;
-            };
-            tracing::debug!(peer = %connection.peer, connection = %id, "closed: it never said who it is");
-            if let Some(target) = connection.target {
-                self.planner.finished(target, Outcome::Stranger, now);
-            }
-            self.swarm.close_connection(id);
-        }
-    }
-
-    fn dial(&mut self, Dial { target, addresses }: Dial) {
-        let addresses = addresses.into_iter().map(multiaddr);
-        let options = match target {
-            Target::Seed(address) => DialOpts::unknown_peer_id().address(multiaddr(address)).build(),
-            Target::Peer(peer) => DialOpts::peer_id(peer)
-                .condition(PeerCondition::DisconnectedAndNotDialing)
-                .addresses(addresses.collect())
-                .build(),
-        };
-        let id = options.connection_id();
-        self.dialing.insert(id, target);
-        if let Err(error) = self.swarm.dial(options) {
-            self.on_dial_failed(id, &error);
         }
     }
 

@@ -1,0 +1,161 @@
+//! Connections: made, lost, and judged too late.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use libp2p::{
+    PeerId,
+    core::ConnectedPoint,
+    swarm::{
+        ConnectionId, DialError,
+        dial_opts::{DialOpts, PeerCondition},
+    },
+};
+
+use super::EventLoop;
+use crate::{
+    admission,
+    discovery::{
+        self, multiaddr,
+        planner::{Dial, Outcome, Target},
+    },
+};
+
+/// A connection whose peer has not said who it is by then is closed.
+const IDENTIFY_DEADLINE: Duration = Duration::from_secs(10);
+
+/// One connection.
+pub(super) struct Connection {
+    pub(super) peer: PeerId,
+    pub(super) since: Instant,
+    pub(super) dialed: Option<SocketAddr>,
+    pub(super) source: Option<IpAddr>,
+    pub(super) target: Option<Target>,
+}
+
+impl EventLoop {
+    pub(super) fn on_established(&mut self, peer: PeerId, id: ConnectionId, endpoint: &ConnectedPoint) {
+        let now = Instant::now();
+        let target = self.dialing.remove(&id);
+        if let Some(target) = target {
+            self.planner.finished(target, Outcome::Connected, now);
+        }
+        let (dialed, source) = match endpoint {
+            ConnectedPoint::Dialer { address, .. } => {
+                self.counters.dials_connected += 1;
+                (discovery::socket_addr(address), None)
+            }
+            ConnectedPoint::Listener { send_back_addr, .. } => (
+                None,
+                discovery::socket_addr(send_back_addr).map(|address| address.ip()),
+            ),
+        };
+        tracing::debug!(%peer, connection = %id, ?dialed, ?source, "connected");
+        self.connections.insert(
+            id,
+            Connection {
+                peer,
+                since: now,
+                dialed,
+                source,
+                target,
+            },
+        );
+        self.relink(peer);
+    }
+
+    pub(super) fn on_closed(&mut self, peer: PeerId, id: ConnectionId, last: bool, cause: Option<&str>) {
+        tracing::debug!(%peer, connection = %id, cause, "disconnected");
+        self.connections.remove(&id);
+        if !last {
+            self.relink(peer);
+            return;
+        }
+        self.links.remove(&peer);
+        if let Some(name) = self.members.remove(&peer) {
+            tracing::info!(%name, %peer, cause = cause.unwrap_or("closed"), "member left");
+            self.tell_state(Instant::now());
+        }
+    }
+
+    /// Gathers anew what the planner must know of a peer's connections.
+    fn relink(&mut self, peer: PeerId) {
+        let link = self.links.entry(peer).or_default();
+        let of_peer = || {
+            self.connections
+                .values()
+                .filter(|connection| connection.peer == peer)
+        };
+        link.dialed = of_peer().filter_map(|connection| connection.dialed).collect();
+        link.sources = of_peer().filter_map(|connection| connection.source).collect();
+        link.member = self.members.contains_key(&peer);
+    }
+
+    pub(super) fn on_dial_failed(&mut self, id: ConnectionId, error: &DialError) {
+        let target = self.dialing.remove(&id);
+        tracing::debug!(?target, %error, "dial failed");
+        let outcome = match error {
+            DialError::LocalPeerId { .. } => Outcome::Ourselves,
+            DialError::DialPeerConditionFalse(_) => Outcome::Connected,
+            DialError::Denied { cause } => {
+                self.counters.dials_refused += 1;
+                match cause.downcast_ref::<admission::Refused>() {
+                    Some(admission::Refused::Stranger) => Outcome::Stranger,
+                    _ => Outcome::Failed,
+                }
+            }
+            DialError::NoAddresses
+            | DialError::Aborted
+            | DialError::WrongPeerId { .. }
+            | DialError::Transport(_) => {
+                self.counters.dials_failed += 1;
+                Outcome::Failed
+            }
+        };
+        if let Some(target) = target {
+            self.planner.finished(target, outcome, Instant::now());
+        }
+    }
+
+    pub(super) fn close_unidentified(&mut self, now: Instant) {
+        let late: Vec<ConnectionId> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| {
+                let peer = &connection.peer;
+                now.saturating_duration_since(connection.since) >= IDENTIFY_DEADLINE
+                    && !self.members.contains_key(peer)
+                    && !self.bootstrap.contains(peer)
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for id in late {
+            let Some(connection) = self.connections.get(&id) else {
+                continue;
+            };
+            tracing::debug!(peer = %connection.peer, connection = %id, "closed: it never said who it is");
+            if let Some(target) = connection.target {
+                self.planner.finished(target, Outcome::Stranger, now);
+            }
+            self.swarm.close_connection(id);
+        }
+    }
+
+    pub(super) fn dial(&mut self, Dial { target, addresses }: Dial) {
+        let addresses = addresses.into_iter().map(multiaddr);
+        let options = match target {
+            Target::Seed(address) => DialOpts::unknown_peer_id().address(multiaddr(address)).build(),
+            Target::Peer(peer) => DialOpts::peer_id(peer)
+                .condition(PeerCondition::DisconnectedAndNotDialing)
+                .addresses(addresses.collect())
+                .build(),
+        };
+        let id = options.connection_id();
+        self.dialing.insert(id, target);
+        if let Err(error) = self.swarm.dial(options) {
+            self.on_dial_failed(id, &error);
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Members: who comes in, and who is turned away.
+
+use std::{net::SocketAddr, time::Instant};
+
+use libp2p::{PeerId, identify};
+
+use super::{EventLoop, KAD_SEARCH};
+use crate::{
+    discovery::{dialable, multiaddr, planner::Outcome},
+    membership,
+};
+
+impl EventLoop {
+    pub(super) fn on_identified(&mut self, peer: PeerId, info: &identify::Info) {
+        let Some(link) = self.links.get_mut(&peer) else {
+            return;
+        };
+        let seen_from = link
+            .dialed
+            .iter()
+            .map(SocketAddr::ip)
+            .chain(link.sources.iter().copied())
+            .next();
+        let claimed: Vec<SocketAddr> = dialable(&info.listen_addrs, seen_from)
+            .filter(|address| !self.planner.is_own(address))
+            .collect();
+        let announced = membership::announced_name(&info.agent_version);
+        let known = self
+            .members
+            .get(&peer)
+            .is_some_and(|name| Some(&**name) == announced);
+        if !known {
+            match membership::member_name(&self.config.secret, &peer, &info.agent_version) {
+                Some(name) => self.join(peer, name),
+                None if self.bootstrap.contains(&peer) => return,
+                None => {
+                    self.reject(peer, &info.agent_version);
+                    return;
+                }
+            }
+        }
+        if let (Some(kad), Some(protocol)) = (
+            self.swarm.behaviour_mut().kad.as_mut(),
+            self.config.kad_protocol(),
+        ) && info.protocols.contains(&protocol)
+        {
+            for address in &claimed {
+                kad.add_address(&peer, multiaddr(*address));
+            }
+        }
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.claimed = claimed;
+            link.member = true;
+        }
+    }
+
+    fn join(&mut self, peer: PeerId, name: &str) {
+        tracing::info!(name, %peer, "member joined");
+        self.members.insert(peer, name.into());
+        // The ledger hears of the member before the first probe leaves.
+        let now = Instant::now();
+        self.tell_state(now);
+        self.swarm.behaviour_mut().ping.accept(peer);
+        self.kad_search = self.kad_search.min(now + KAD_SEARCH.0);
+    }
+
+    fn reject(&mut self, peer: PeerId, agent_version: &str) {
+        let says = agent_version.chars().take(64).collect::<String>();
+        tracing::info!(%peer, says, "turned away: not a member of this network");
+        self.counters.strangers_rejected += 1;
+        let now = Instant::now();
+        let targets = self
+            .connections
+            .values()
+            .filter(|connection| connection.peer == peer);
+        for target in targets.filter_map(|connection| connection.target) {
+            self.planner.finished(target, Outcome::Stranger, now);
+        }
+        self.planner.forget(&peer);
+        self.swarm.behaviour_mut().admission.keep_out(peer, now);
+        // An error says that it has just left by itself.
+        let _ = self.swarm.disconnect_peer_id(peer);
+    }
+}
