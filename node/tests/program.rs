@@ -64,7 +64,8 @@ fn started(program: &mut Command) -> (Child, Vec<String>) {
             return (child, lines);
         }
     }
-    panic!("it did not start: {lines:#?}");
+    let status = child.wait().unwrap();
+    panic!("it did not start ({status}): {lines:#?}");
 }
 
 fn said(output: &Output) -> String {

@@ -4,15 +4,22 @@
 //! the lower address (or peer id, where no address is known beforehand) dials at once, and the other one only after a
 //! grace in which nothing came.
 
+mod links;
+mod pair;
+
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
 use libp2p::PeerId;
-use sha2::{Digest, Sha256};
 
+pub use self::links::Link;
+use self::{
+    links::View,
+    pair::{Weight, backoff, weight},
+};
 use super::MAX_ADDRESSES;
 
 /// The side that should be dialed waits this long before it dials itself.
@@ -21,8 +28,6 @@ pub const GRACE: Duration = Duration::from_secs(3);
 pub const CLAIM_GRACE: Duration = Duration::from_secs(30);
 /// Addresses that turned out to be somebody else are tried again after this.
 const STRANGER_BACKOFF: Duration = Duration::from_secs(60);
-const SEED_BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
-const PEER_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 /// Seeds from one name, at most.
 pub const MAX_SEEDS: usize = 1024;
 /// Peers known from mDNS and Kademlia, at most.
@@ -76,19 +81,6 @@ pub struct Dial {
     pub addresses: Vec<SocketAddr>,
 }
 
-/// One peer with a connection, as the event loop sees it.
-#[derive(Clone, Debug, Default)]
-pub struct Link {
-    /// Addresses at which we reached the peer ourselves.
-    pub dialed: Vec<SocketAddr>,
-    /// Where its connections to us come from.
-    pub sources: Vec<IpAddr>,
-    /// Addresses that it says it listens on.
-    pub claimed: Vec<SocketAddr>,
-    /// Whether it has shown that it is a member.
-    pub member: bool,
-}
-
 /// What is known of one target.
 #[derive(Debug)]
 struct Candidate {
@@ -116,8 +108,6 @@ impl Candidate {
         }
     }
 }
-
-type Weight = [u8; 32];
 
 /// Keeps what was discovered and plans dials.
 #[derive(Debug)]
@@ -397,41 +387,6 @@ impl Planner {
     }
 }
 
-/// The connections, by the questions that are asked about them.
-struct View<'a> {
-    links: &'a HashMap<PeerId, Link>,
-    dialed: HashSet<SocketAddr>,
-    sources: HashSet<IpAddr>,
-    claimed: HashSet<SocketAddr>,
-}
-
-impl<'a> View<'a> {
-    fn new(links: &'a HashMap<PeerId, Link>) -> Self {
-        let (mut dialed, mut sources, mut claimed) = (HashSet::new(), HashSet::new(), HashSet::new());
-        for link in links.values() {
-            dialed.extend(&link.dialed);
-            // On loopback, one address is many agents.
-            sources.extend(link.sources.iter().filter(|ip| !ip.is_loopback()));
-            if link.member {
-                claimed.extend(&link.claimed);
-            }
-        }
-        Self {
-            links,
-            dialed,
-            sources,
-            claimed,
-        }
-    }
-
-    fn is_connected(&self, target: &Target) -> bool {
-        match target {
-            Target::Seed(address) => self.dialed.contains(address) || self.sources.contains(&address.ip()),
-            Target::Peer(peer) => self.links.contains_key(peer),
-        }
-    }
-}
-
 /// How many announced peers may still be dialed in the current second.
 #[derive(Debug, Default)]
 struct Budget {
@@ -451,38 +406,6 @@ impl Budget {
         self.used += 1;
         self.used <= PEER_DIALS_PER_SECOND
     }
-}
-
-/// Rendezvous hash of the unordered pair of us and a target: both ends of a pair compute the same.
-fn weight(own_id: PeerId, own_address: Option<SocketAddr>, target: &Target) -> Weight {
-    match target {
-        Target::Peer(peer) => pair_hash(&own_id.to_bytes(), &peer.to_bytes()),
-        Target::Seed(address) => {
-            let own = own_address.map(|own| own.to_string()).unwrap_or_default();
-            pair_hash(own.as_bytes(), address.to_string().as_bytes())
-        }
-    }
-}
-
-fn pair_hash(a: &[u8], b: &[u8]) -> Weight {
-    let (low, high) = if a <= b { (a, b) } else { (b, a) };
-    Sha256::new()
-        .chain_update((low.len() as u64).to_be_bytes())
-        .chain_update(low)
-        .chain_update(high)
-        .finalize()
-        .into()
-}
-
-/// Doubles with every failure up to a bound. The jitter (80 % to 120 %) is a hash, so that the plan stays reproducible.
-fn backoff(own_id: PeerId, target: Target, failures: u32) -> Duration {
-    let (first, last) = match target {
-        Target::Seed(_) => SEED_BACKOFF,
-        Target::Peer(_) => PEER_BACKOFF,
-    };
-    let base = first.saturating_mul(1_u32 << failures.min(10)).min(last);
-    let hash = pair_hash(&own_id.to_bytes(), format!("{target:?} {failures}").as_bytes());
-    base.mul_f64(0.8 + f64::from(hash.first().copied().unwrap_or_default()) / 255.0 * 0.4)
 }
 
 #[cfg(test)]

@@ -1,0 +1,58 @@
+//! The connections that stand, as far as dials depend on them.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::{IpAddr, SocketAddr},
+};
+
+use libp2p::PeerId;
+
+use super::Target;
+
+/// One peer with a connection, as the event loop sees it.
+#[derive(Clone, Debug, Default)]
+pub struct Link {
+    /// Addresses at which we reached the peer ourselves.
+    pub dialed: Vec<SocketAddr>,
+    /// Where its connections to us come from.
+    pub sources: Vec<IpAddr>,
+    /// Addresses that it says it listens on.
+    pub claimed: Vec<SocketAddr>,
+    /// Whether it has shown that it is a member.
+    pub member: bool,
+}
+
+/// The connections, by the questions that are asked about them.
+pub(super) struct View<'a> {
+    links: &'a HashMap<PeerId, Link>,
+    pub(super) dialed: HashSet<SocketAddr>,
+    sources: HashSet<IpAddr>,
+    pub(super) claimed: HashSet<SocketAddr>,
+}
+
+impl<'a> View<'a> {
+    pub(super) fn new(links: &'a HashMap<PeerId, Link>) -> Self {
+        let (mut dialed, mut sources, mut claimed) = (HashSet::new(), HashSet::new(), HashSet::new());
+        for link in links.values() {
+            dialed.extend(&link.dialed);
+            // On loopback, one address is many agents.
+            sources.extend(link.sources.iter().filter(|ip| !ip.is_loopback()));
+            if link.member {
+                claimed.extend(&link.claimed);
+            }
+        }
+        Self {
+            links,
+            dialed,
+            sources,
+            claimed,
+        }
+    }
+
+    pub(super) fn is_connected(&self, target: &Target) -> bool {
+        match target {
+            Target::Seed(address) => self.dialed.contains(address) || self.sources.contains(&address.ip()),
+            Target::Peer(peer) => self.links.contains_key(peer),
+        }
+    }
+}
