@@ -4,7 +4,16 @@
 
 PROGRESS_SECONDS=30 # between two signs of life, where no terminal shows them all the time
 
+LOCK_SECONDS=3600 # the longest that a recipe takes
+
+# One recipe at a time: a second would take the cluster away from the first.
 begin_steps() { # NAME of the recipe
+    mkdir -p "$PEERNET_CACHE"
+    exec 8>"$PEERNET_CACHE/recipe.lock"
+    if ! flock --nonblock 8; then
+        say "waiting for another make demo, test, check or e2e to end"
+        flock --timeout "$LOCK_SECONDS" 8 || die "another recipe has been at work for $LOCK_SECONDS s (lock $PEERNET_CACHE/recipe.lock)"
+    fi
     STEP_LOGS=$LOGS/$1
     STEP_COUNT=0
     STEP_TIMES=()
@@ -24,7 +33,7 @@ step() {
     : >"$log"
     # A process group of its own, so that an interruption ends the whole step.
     set -m
-    "$@" >"$log" 2>&1 </dev/null &
+    "$@" >"$log" 2>&1 </dev/null 8>&- & # without the lock, which a daemon would keep
     pid=$!
     set +m
     trap 'kill -TERM -- -"'"$pid"'"; say "interrupted"; exit 130' INT TERM
