@@ -1,5 +1,10 @@
 //! What holds for the generated CustomResourceDefinition, whatever field is added to it.
 #![cfg(feature = "crd")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests may panic"
+)]
 
 use std::{fs, path::Path};
 

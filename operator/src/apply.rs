@@ -11,6 +11,7 @@ use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+    core::response::StatusCause,
     runtime::reflector::Store,
 };
 use peernet_api::{
@@ -23,7 +24,7 @@ use crate::{
     api_call::{ApiCallError, with_deadline},
     decide::Stall,
     network::Identity,
-    observe::{SecretState, Stores, belongs_to, owned, secret_state},
+    observe::{SecretState, Stores, belongs_to, is_leaving, owned, secret_state},
     resources::{Desired, DesiredWorkload, metadata},
 };
 
@@ -36,6 +37,9 @@ pub enum ApplyError {
     /// Somebody has to change something.
     #[error("{}: {}", .0.reason, .0.message)]
     Stalled(Stall),
+    /// Something has to be gone first, and is going.
+    #[error("waiting for the end of {0}")]
+    Waiting(String),
     /// It may go better next time.
     #[error(transparent)]
     Api(#[from] ApiCallError),
@@ -152,8 +156,9 @@ impl Applier<'_> {
             }
             Err(error) => return Err(refusal("Secret", &name, error)),
         };
-        match secret_state(Some(&stored)) {
+        match secret_state(Some(&stored), self.identity) {
             SecretState::Valid(secret) => Ok(secret),
+            SecretState::Leaving => Err(ApplyError::Waiting(format!("an earlier network's Secret {name}"))),
             SecretState::Missing | SecretState::Damaged(_) => Err(ApplyError::Stalled(Stall {
                 reason: reason::SECRET_DAMAGED,
                 message: format!(
@@ -195,6 +200,12 @@ impl Applier<'_> {
             // An apply would take over an object that somebody else made under this name.
             let there =
                 with_deadline("look for an object of the same name", api.get_metadata_opt(&name)).await?;
+            if there
+                .as_ref()
+                .is_some_and(|there| is_leaving(there, self.identity))
+            {
+                return Err(ApplyError::Waiting(format!("an earlier network's {kind} {name}")));
+            }
             if there.is_some_and(|there| !belongs_to(&there, self.identity)) {
                 return Err(ApplyError::Stalled(Stall {
                     reason: reason::NAME_CONFLICT,
@@ -212,7 +223,7 @@ impl Applier<'_> {
         .await
         .map_err(|error| refusal(kind, &name, error))?;
         let version = stored.resource_version();
-        let changed = seen.and_then(|object| object.resource_version()) != version;
+        let changed = seen.is_none_or(|seen| revision(seen.as_ref()) != revision(&stored));
         self.applied.remember(key, hash, version);
         Ok(changed)
     }
@@ -254,6 +265,15 @@ impl Applier<'_> {
 /// An object that the API server finds wrong stays wrong until somebody changes the spec or a policy.
 fn refusal(kind: &str, name: &str, error: ApiCallError) -> ApplyError {
     match error.status() {
+        Some(status)
+            if status
+                .details
+                .iter()
+                .flat_map(|details| &details.causes)
+                .any(is_terminating) =>
+        {
+            ApplyError::Waiting("the namespace".to_owned())
+        }
         Some(status) if status.is_invalid() || status.is_forbidden() || status.code == 400 => {
             ApplyError::Stalled(Stall {
                 reason: reason::OBJECT_REFUSED,
@@ -262,6 +282,20 @@ fn refusal(kind: &str, name: &str, error: ApiCallError) -> ApplyError {
         }
         _ => error.into(),
     }
+}
+
+/// The API server says that the namespace is being deleted.
+fn is_terminating(cause: &StatusCause) -> bool {
+    cause.reason == "NamespaceTerminating"
+}
+
+/// Tells two states of an object's spec apart. A generation is better, where the kind has one: a version moves with the
+/// object's status, too.
+fn revision(object: &impl Resource) -> Result<i64, Option<String>> {
+    object
+        .meta()
+        .generation
+        .ok_or_else(|| object.meta().resource_version.clone())
 }
 
 fn kind_of<K: Resource<DynamicType = ()>>() -> &'static str {

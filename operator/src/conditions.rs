@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use peernet_api::v1alpha1::{
-    ReportOutcome,
+    ReportOutcome, Workload,
     conditions::{CONNECTED, READY, RECONCILING, STALLED, reason},
 };
 
@@ -87,18 +87,26 @@ fn ready(facts: &Facts<'_>) -> Finding {
     }
     let roster = facts.roster;
     if roster.wanted == 0 {
-        return if facts.settled && roster.existing == 0 {
-            (
+        return match (facts.settled, roster.kind) {
+            (false, _) if roster.existing == 0 => (
+                Verdict::False,
+                reason::ROLLING_OUT,
+                "objects are being created".to_owned(),
+            ),
+            (false, _) => (
+                Verdict::False,
+                reason::ROLLING_OUT,
+                format!("{} pods are still stopping", roster.existing),
+            ),
+            (true, Workload::StatefulSet) => (
                 Verdict::True,
                 reason::SCALED_TO_ZERO,
                 "the network is scaled to no nodes".to_owned(),
-            )
-        } else {
-            (
-                Verdict::False,
-                reason::NODES_NOT_READY,
-                format!("{} pods are still stopping", roster.existing),
-            )
+            ),
+            (true, Workload::DaemonSet) => {
+                let message = "no node of the cluster fits the pod template's node selector and tolerations";
+                (Verdict::False, reason::NODES_NOT_READY, message.to_owned())
+            }
         };
     }
     not_ready_nodes(roster)

@@ -2,16 +2,17 @@
 
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
-use futures::{FutureExt, Stream, StreamExt, future::BoxFuture, stream};
-use k8s_openapi::{NamespaceResourceScope, api::core::v1::Pod};
+use futures::{FutureExt, StreamExt, channel::mpsc, future::BoxFuture};
+use k8s_openapi::NamespaceResourceScope;
 use kube::{
-    Api, Client, Resource, ResourceExt,
+    Api, Client, Resource,
     runtime::{
         Controller, WatchStreamExt,
         controller::{self, Action, Error as ControllerError},
         events::{Recorder, Reporter},
         reflector::{self, ObjectRef, Store},
         watcher,
+        watcher::Event,
     },
 };
 use peernet_api::v1alpha1::PeerNetwork;
@@ -34,7 +35,7 @@ const CONCURRENCY: u16 = 16;
 const DEBOUNCE: Duration = Duration::from_millis(200);
 /// The API server ends a watch after this long, so that a silent connection is noticed.
 const WATCH_SECONDS: u32 = 25;
-/// Changes that wait for the controller to take them.
+/// Changes of objects that wait for the controller to take them. One that finds no room is seen in the next round.
 const BUFFER: usize = 256;
 /// A round that takes longer than this is given up. It is far more than the deadlines inside a round add up to.
 const ROUND_DEADLINE: Duration = Duration::from_secs(60);
@@ -58,20 +59,21 @@ pub async fn run(
     watching: impl FnOnce() + Send,
     shutdown: impl Future<Output = ()> + Send + Sync + 'static,
 ) {
-    let mut watches = Vec::new();
-    let (pods, pod_changes) = watch(&shared, namespace.as_deref(), &mut watches);
-    let (services, service_changes) = watch(&shared, namespace.as_deref(), &mut watches);
-    let (stateful_sets, stateful_set_changes) = watch(&shared, namespace.as_deref(), &mut watches);
-    let (daemon_sets, daemon_set_changes) = watch(&shared, namespace.as_deref(), &mut watches);
-    let (budgets, budget_changes) = watch(&shared, namespace.as_deref(), &mut watches);
-    let stores = Stores {
-        pods,
-        services,
-        stateful_sets,
-        daemon_sets,
-        budgets,
+    let (changed, changes) = mpsc::channel(BUFFER);
+    let mut watches = Watches {
+        client: &shared.client,
+        namespace: namespace.as_deref(),
+        changed,
+        drivers: Vec::new(),
     };
-    let watches = tokio::spawn(futures::future::join_all(watches));
+    let stores = Stores {
+        pods: watches.add(),
+        services: watches.add(),
+        stateful_sets: watches.add(),
+        daemon_sets: watches.add(),
+        budgets: watches.add(),
+    };
+    let watches = tokio::spawn(futures::future::join_all(watches.drivers));
 
     let networks: Api<PeerNetwork> = scoped(&shared.client, namespace.as_deref());
     let controller = Controller::new(networks, watcher::Config::default().timeout(WATCH_SECONDS))
@@ -81,11 +83,7 @@ pub async fn run(
                 .concurrency(CONCURRENCY),
         )
         .trigger_backoff(WatchBackoff::default())
-        .owns_shared_stream(service_changes)
-        .owns_shared_stream(stateful_set_changes)
-        .owns_shared_stream(daemon_set_changes)
-        .owns_shared_stream(budget_changes)
-        .watches_shared_stream(pod_changes, |pod: Arc<Pod>| network_of(&pod))
+        .reconcile_on(changes)
         .graceful_shutdown_on(shutdown);
 
     let first_lists = {
@@ -167,39 +165,55 @@ fn note(
     }
 }
 
-/// Starts to watch the operator's objects of one kind: a copy of them, and a stream of changes for the controller. What
-/// drives both is added to `drivers`.
-fn watch<K>(
-    shared: &Shared,
-    namespace: Option<&str>,
-    drivers: &mut Vec<BoxFuture<'static, ()>>,
-) -> (Store<K>, impl Stream<Item = Arc<K>> + Send + use<K>)
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + Debug
-        + DeserializeOwned
-        + Send
-        + Sync
-        + 'static,
-{
-    let (store, writer) = reflector::store_shared(BUFFER);
-    // `None` only from a store that is not shared, which this one is.
-    let changes = stream::iter(writer.subscribe()).flatten();
-    let config = watcher::Config::default()
-        .labels(MANAGED_SELECTOR)
-        .timeout(WATCH_SECONDS);
-    let driver = watcher(scoped::<K>(&shared.client, namespace), config)
-        .backoff(WatchBackoff::default())
-        .reflect_shared(writer)
-        .for_each(|event| {
-            if let Err(error) = event {
-                tracing::warn!(kind = %K::kind(&()), error = error_chain(&error), "watch failed");
-            }
-            futures::future::ready(())
-        });
-    drivers.push(driver.boxed());
-    (store, changes)
+/// Watches of the objects that belong to networks. kube's own shared streams would do, but in kube-runtime 5.0.0 one of
+/// them stands still for ever once an object is deleted before its change was taken.
+struct Watches<'a> {
+    client: &'a Client,
+    namespace: Option<&'a str>,
+    /// Told of each network whose object changed.
+    changed: mpsc::Sender<ObjectRef<PeerNetwork>>,
+    /// What has to be polled for the watches to go on.
+    drivers: Vec<BoxFuture<'static, ()>>,
+}
+
+impl Watches<'_> {
+    /// Starts to watch the objects of one kind, and returns the copy that is kept of them.
+    fn add<K>(&mut self) -> Store<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + Send
+            + Sync
+            + 'static,
+    {
+        let (store, writer) = reflector::store();
+        let config = watcher::Config::default()
+            .labels(MANAGED_SELECTOR)
+            .timeout(WATCH_SECONDS);
+        let mut changed = self.changed.clone();
+        let driver = watcher(scoped::<K>(self.client, self.namespace), config)
+            .backoff(WatchBackoff::default())
+            .reflect(writer)
+            .for_each(move |event| {
+                match event {
+                    Ok(Event::Apply(object) | Event::Delete(object) | Event::InitApply(object)) => {
+                        if let Some(network) = network_of(&object) {
+                            // No room means that the controller is behind: its next round sees the change.
+                            let _ = changed.try_send(network);
+                        }
+                    }
+                    Ok(Event::Init | Event::InitDone) => {}
+                    Err(error) => {
+                        tracing::warn!(kind = %K::kind(&()), error = error_chain(&error), "watch failed");
+                    }
+                }
+                futures::future::ready(())
+            });
+        self.drivers.push(driver.boxed());
+        store
+    }
 }
 
 fn scoped<K>(client: &Client, namespace: Option<&str>) -> Api<K>
@@ -212,7 +226,7 @@ where
     }
 }
 
-fn network_of(pod: &Pod) -> Option<ObjectRef<PeerNetwork>> {
-    let name = pod.labels().get(NETWORK_LABEL)?;
-    Some(ObjectRef::new(name).within(&pod.namespace()?))
+fn network_of(object: &impl Resource) -> Option<ObjectRef<PeerNetwork>> {
+    let name = object.meta().labels.as_ref()?.get(NETWORK_LABEL)?;
+    Some(ObjectRef::new(name).within(object.meta().namespace.as_ref()?))
 }

@@ -27,7 +27,9 @@ pub enum Decision {
     Build(Box<Network>, NetworkSecret),
     /// Make it a secret first.
     CreateSecret(Box<Network>),
-    /// Leave everything as it is.
+    /// Leave everything as it is, until Kubernetes has deleted what an earlier network of the same name left.
+    Wait,
+    /// Leave everything as it is, until somebody changes something.
     Stall(Stall),
 }
 
@@ -68,6 +70,7 @@ pub fn decide(
                  node a new identity"
             ),
         ),
+        (SecretState::Leaving, _) => Decision::Wait,
         (SecretState::Missing, None) => Decision::CreateSecret(network),
         (SecretState::Missing, Some(running)) => stall(
             reason::SECRET_MISSING,
@@ -121,6 +124,7 @@ mod tests {
         ) {
             Decision::Build(..) => Ok("build"),
             Decision::CreateSecret(_) => Ok("create"),
+            Decision::Wait => Ok("wait"),
             Decision::Stall(stall) => Err(stall),
         }
     }
@@ -138,6 +142,7 @@ mod tests {
             decided(json!({}), SecretState::Valid(secret.clone()), Some(&fingerprint)),
             Ok("build")
         );
+        assert_eq!(decided(json!({}), SecretState::Leaving, None), Ok("wait"));
         for (state, running, reason) in [
             (SecretState::Missing, Some(fingerprint.as_str()), "SecretMissing"),
             (

@@ -69,6 +69,8 @@ pub enum SecretState {
     Valid(NetworkSecret),
     /// It does not exist.
     Missing,
+    /// It belongs to an earlier network of the same name, and is about to be deleted with it.
+    Leaving,
     /// It exists and does not hold what it should; the text says why.
     Damaged(String),
 }
@@ -136,7 +138,7 @@ pub async fn observe(
         .collect();
     pods.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(Observed {
-        secret: secret_state(secret.as_ref()),
+        secret: secret_state(secret.as_ref(), identity),
         workload: workloads.into_iter().next(),
         pods,
     })
@@ -160,12 +162,25 @@ pub fn belongs_to(object: &impl Resource, identity: &Identity) -> bool {
         .any(|owner| owner.controller == Some(true) && owner.uid == identity.uid)
 }
 
+/// Whether the object is controlled by an earlier network of the same name: Kubernetes is about to delete it.
+pub fn is_leaving(object: &impl Resource, identity: &Identity) -> bool {
+    object.owner_references().iter().any(|owner| {
+        owner.controller == Some(true)
+            && owner.kind == identity.owner.kind
+            && owner.name == identity.name
+            && owner.uid != identity.uid
+    })
+}
+
 /// Whether the Secret holds what it should.
 #[must_use]
-pub fn secret_state(secret: Option<&Secret>) -> SecretState {
+pub fn secret_state(secret: Option<&Secret>, identity: &Identity) -> SecretState {
     let Some(secret) = secret else {
         return SecretState::Missing;
     };
+    if is_leaving(secret, identity) {
+        return SecretState::Leaving;
+    }
     match secret.data.as_ref().and_then(|data| data.get(SECRET_KEY)) {
         None => SecretState::Damaged(format!("it has no key {SECRET_KEY}")),
         Some(bytes) => match NetworkSecret::new(&bytes.0) {
@@ -252,6 +267,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::network::fixtures::resource;
 
     fn pod(status: Value) -> ObservedPod {
         observed_pod(
@@ -266,8 +282,14 @@ mod tests {
 
     #[test]
     fn a_secret_must_hold_32_bytes_under_its_key() {
-        let state = |data: Value| secret_state(Some(&serde_json::from_value(json!({"data": data})).unwrap()));
-        assert!(matches!(secret_state(None), SecretState::Missing));
+        let identity = Identity::of(&resource(json!({}))).unwrap();
+        let state = |data: Value| {
+            secret_state(
+                Some(&serde_json::from_value(json!({"data": data})).unwrap()),
+                &identity,
+            )
+        };
+        assert!(matches!(secret_state(None, &identity), SecretState::Missing));
         assert!(
             matches!(state(json!({})), SecretState::Damaged(why) if why.contains("no key network-secret"))
         );
@@ -279,6 +301,22 @@ mod tests {
             state(json!({"network-secret": whole})),
             SecretState::Valid(_)
         ));
+    }
+
+    #[test]
+    fn what_an_earlier_network_of_the_same_name_left_is_not_ours() {
+        let identity = Identity::of(&resource(json!({}))).unwrap();
+        let owned_by = |kind: &str, name: &str, uid: &str| -> Service {
+            serde_json::from_value(json!({"metadata": {"ownerReferences":
+                [{"apiVersion": "x/v1", "kind": kind, "name": name, "uid": uid, "controller": true}]}}))
+            .unwrap()
+        };
+        let ours = owned_by("PeerNetwork", "mesh", &identity.uid);
+        assert!(belongs_to(&ours, &identity) && !is_leaving(&ours, &identity));
+        let earlier = owned_by("PeerNetwork", "mesh", "earlier");
+        assert!(!belongs_to(&earlier, &identity) && is_leaving(&earlier, &identity));
+        let foreign = owned_by("Deployment", "mesh", "other");
+        assert!(!belongs_to(&foreign, &identity) && !is_leaving(&foreign, &identity));
     }
 
     #[test]

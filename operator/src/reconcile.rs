@@ -166,6 +166,13 @@ async fn build(
         applied: &context.applied,
     };
     let (network, result) = match decide(identity, &resource.spec, &context.defaults, observed) {
+        Decision::Wait => {
+            return Ok(Progress {
+                stall: None,
+                changed: true,
+                image: None,
+            });
+        }
         Decision::Stall(stall) => {
             return Ok(Progress {
                 stall: Some(stall),
@@ -189,6 +196,14 @@ async fn build(
             changed,
             image,
         }),
+        Err(waiting @ ApplyError::Waiting(_)) => {
+            tracing::info!(network = identity.path(), "{waiting}");
+            Ok(Progress {
+                stall: None,
+                changed: true,
+                image,
+            })
+        }
         Err(ApplyError::Stalled(stall)) => Ok(Progress {
             stall: Some(stall),
             changed: false,
@@ -221,7 +236,7 @@ fn expected(
 ) -> Roster {
     let secret = match &observed.secret {
         SecretState::Valid(secret) => Some(secret),
-        SecretState::Missing | SecretState::Damaged(_) => None,
+        SecretState::Missing | SecretState::Leaving | SecretState::Damaged(_) => None,
     };
     let running = observed.workload.as_ref();
     let (kind, wanted) = match (running, kind) {

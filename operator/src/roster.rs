@@ -18,6 +18,8 @@ pub struct Member {
 /// All members.
 #[derive(Clone, Debug)]
 pub struct Roster {
+    /// What runs them.
+    pub kind: Workload,
     /// The members, by name.
     pub members: Vec<Member>,
     /// How many there should be. A DaemonSet's pod that does not exist yet has no name, so that this can be more.
@@ -63,6 +65,7 @@ pub fn roster(
         })
         .collect();
     Roster {
+        kind,
         members,
         wanted,
         existing,

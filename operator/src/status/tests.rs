@@ -239,6 +239,7 @@ fn a_stall_says_what_to_do_and_is_never_progress() {
 fn no_nodes_are_what_was_asked_for() {
     let mut scene = Scene::well();
     scene.roster = Roster {
+        kind: Workload::StatefulSet,
         members: Vec::new(),
         wanted: 0,
         existing: 0,
@@ -246,8 +247,12 @@ fn no_nodes_are_what_was_asked_for() {
     scene.pulled.clear();
     scene.measured = Measurements::default();
     scene.assert_condition("Ready", "True", "ScaledToZero", "");
+    scene.roster.kind = Workload::DaemonSet;
+    scene.assert_condition("Ready", "False", "NodesNotReady", "no node of the cluster fits");
+    scene.settled = false;
+    scene.assert_condition("Ready", "False", "RollingOut", "objects are being created");
     scene.roster.existing = 1;
-    scene.assert_condition("Ready", "False", "NodesNotReady", "1 pods are still stopping");
+    scene.assert_condition("Ready", "False", "RollingOut", "1 pods are still stopping");
 }
 
 #[test]
