@@ -19,7 +19,7 @@ pub mod reason {
     pub const ALL_NODES_CONNECTED: &str = "AllNodesConnected";
     /// The network is scaled to zero nodes.
     pub const SCALED_TO_ZERO: &str = "ScaledToZero";
-    /// Some wanted nodes are not ready.
+    /// Some wanted nodes are not ready, or a DaemonSet fits no node of the cluster.
     pub const NODES_NOT_READY: &str = "NodesNotReady";
     /// Some nodes' reports could not be had or were not accepted.
     pub const REPORTS_MISSING: &str = "ReportsMissing";
