@@ -15,7 +15,7 @@ use kube::{
     api::{DeleteParams, ListParams, PostParams},
 };
 use serde_json::json;
-use tokio::sync::OnceCell;
+use tokio::{sync::OnceCell, time::Instant};
 
 use crate::{Failure, Outcome, command::kubectl, faults, operator, settings::SETTINGS, waiting::eventually};
 
@@ -84,6 +84,7 @@ async fn run(
         return Err(format!("no test can run: {failure}").into());
     }
     let scenario = Scenario::begin(security, name).await?;
+    let begun = Instant::now();
     let result = AssertUnwindSafe(test(&scenario)).catch_unwind().await;
     if !matches!(result, Ok(Ok(()))) {
         if let Ok(Err(failure)) = &result {
@@ -91,6 +92,7 @@ async fn run(
         }
         scenario.diagnose().await;
     }
+    eprintln!("{name} took {:.0} s", begun.elapsed().as_secs_f64());
     // The cluster's work, not the test's: nobody waits for it.
     delete(&scenario.client, &scenario.namespace).await?;
     match result {

@@ -89,7 +89,7 @@ fn a_node_without_power_is_named_and_returns() {
         ));
         network.until_event("Warning", reason::NODES_NOT_READY).await?;
         // The rest is measured on: samples from well after the cut, and none from the lost one.
-        let later = cut + Duration::from_secs(25);
+        let later = cut + Duration::from_secs(10);
         let status = network
             .until("fresh round trips of the rest", |status| {
                 status
@@ -257,7 +257,7 @@ fn agents_measure_on_while_the_api_server_is_away() {
         let operator_before = operator::pod(&scenario.client).await?;
 
         let fault = Fault::stopped("kube-apiserver").await?;
-        sleep(Duration::from_secs(35)).await;
+        sleep(Duration::from_secs(30)).await;
         for (name, pod) in &pods {
             let report = report_directly(pod)
                 .await

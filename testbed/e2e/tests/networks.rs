@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures::{StreamExt, stream};
 use k8s_openapi::api::{
     apps::v1::{DaemonSet, StatefulSet},
     core::v1::{Node, Pod, Service},
@@ -17,12 +18,12 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api, ResourceExt,
-    api::{DeleteParams, ListParams, Patch, PatchParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use peernet_api::{
     report::Report,
     v1alpha1::conditions::{READY, reason},
-    v1alpha1::{PeerNetwork, ReportOutcome},
+    v1alpha1::{PeerNetwork, PeerNetworkStatus, ReportOutcome},
 };
 use peernet_e2e::{
     Outcome,
@@ -275,7 +276,7 @@ fn a_killed_pod_comes_back_as_itself() {
         })
         .await?;
         let after = network.until_ready(3).await?;
-        let peer_ids = |status: &peernet_api::v1alpha1::PeerNetworkStatus| -> BTreeMap<_, _> {
+        let peer_ids = |status: &PeerNetworkStatus| -> BTreeMap<_, _> {
             status
                 .nodes
                 .iter()
@@ -502,6 +503,37 @@ fn drift_is_repaired() {
         })
         .await?;
         network.until_ready(3).await.map(drop)
+    });
+}
+
+/// What is gone before the operator has looked at it must not keep it from seeing what comes after.
+#[test]
+fn objects_that_come_and_go_by_hundreds_blind_nobody() {
+    scenario("come-and-go", async |scenario| {
+        let network = Network::create(scenario, "mesh", json!({"replicas": 1})).await?;
+        let alone = |status: &PeerNetworkStatus| nodes_column(status) == "1/1" && is(status, READY, "True");
+        network.until("one agent alone", alone).await?;
+        let services = scenario.api::<Service>();
+        let passing = (0..600).map(async |n: u32| -> Outcome {
+            let name = format!("passing-{n}");
+            let service = serde_json::from_value(json!({
+                "metadata": {"name": name, "labels": {"app.kubernetes.io/managed-by": "peernet-operator"}},
+                "spec": {"clusterIP": "None", "selector": {"app": "none"}},
+            }))?;
+            services.create(&PostParams::default(), &service).await?;
+            services.delete(&name, &DeleteParams::default()).await?;
+            Ok(())
+        });
+        let passed: Vec<Outcome> = stream::iter(passing).buffer_unordered(16).collect().await;
+        passed.into_iter().collect::<Outcome<Vec<()>>>()?;
+
+        services.delete("mesh", &DeleteParams::default()).await?;
+        eventually("the network's Service to be made anew", async || {
+            Ok(services.get("mesh").await.map(drop)?)
+        })
+        .await?;
+        network.scale(2).await?;
+        network.until_ready(2).await.map(drop)
     });
 }
 
