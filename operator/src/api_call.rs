@@ -3,6 +3,8 @@
 
 use std::{future::Future, time::Duration};
 
+use kube::core::Status;
+
 /// Longest that one call may take.
 const DEADLINE: Duration = Duration::from_secs(5);
 
@@ -28,7 +30,7 @@ pub enum ApiCallError {
 impl ApiCallError {
     /// What the API server said, if it was that which answered.
     #[must_use]
-    pub fn status(&self) -> Option<&kube::core::Status> {
+    pub fn status(&self) -> Option<&Status> {
         match self {
             Self::Failed {
                 source: kube::Error::Api(status),
@@ -37,6 +39,13 @@ impl ApiCallError {
             _ => None,
         }
     }
+}
+
+/// Whether the server refused to create something because the namespace is being deleted: what is there goes soon.
+#[must_use]
+pub fn namespace_is_ending(status: &Status) -> bool {
+    let mut causes = status.details.iter().flat_map(|details| &details.causes);
+    causes.any(|cause| cause.reason == "NamespaceTerminating")
 }
 
 /// Waits for a call, but not for ever.

@@ -11,7 +11,6 @@ use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
-    core::response::StatusCause,
     runtime::reflector::Store,
 };
 use peernet_api::{
@@ -21,7 +20,7 @@ use peernet_api::{
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    api_call::{ApiCallError, with_deadline},
+    api_call::{ApiCallError, namespace_is_ending, with_deadline},
     decide::Stall,
     network::Identity,
     observe::{SecretState, Stores, belongs_to, is_leaving, owned, secret_state},
@@ -265,15 +264,7 @@ impl Applier<'_> {
 /// An object that the API server finds wrong stays wrong until somebody changes the spec or a policy.
 fn refusal(kind: &str, name: &str, error: ApiCallError) -> ApplyError {
     match error.status() {
-        Some(status)
-            if status
-                .details
-                .iter()
-                .flat_map(|details| &details.causes)
-                .any(is_terminating) =>
-        {
-            ApplyError::Waiting("the namespace".to_owned())
-        }
+        Some(status) if namespace_is_ending(status) => ApplyError::Waiting("the namespace".to_owned()),
         Some(status) if status.is_invalid() || status.is_forbidden() || status.code == 400 => {
             ApplyError::Stalled(Stall {
                 reason: reason::OBJECT_REFUSED,
@@ -282,11 +273,6 @@ fn refusal(kind: &str, name: &str, error: ApiCallError) -> ApplyError {
         }
         _ => error.into(),
     }
-}
-
-/// The API server says that the namespace is being deleted.
-fn is_terminating(cause: &StatusCause) -> bool {
-    cause.reason == "NamespaceTerminating"
 }
 
 /// Tells two states of an object's spec apart. A generation is better, where the kind has one: a version moves with the

@@ -4,6 +4,8 @@ use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta:
 use kube::runtime::events::{Event, EventType, Recorder};
 use peernet_api::v1alpha1::conditions::{CONNECTED, READY, RECONCILING, STALLED};
 
+use crate::api_call::namespace_is_ending;
+
 /// Longest note of an event that the API server takes, in bytes.
 const MAX_NOTE: usize = 1024;
 
@@ -73,6 +75,7 @@ pub async fn publish(recorder: &Recorder, regarding: &ObjectReference, transitio
         );
         match published.await {
             Ok(Ok(())) => {}
+            Ok(Err(kube::Error::Api(status))) if namespace_is_ending(&status) => {}
             Ok(Err(error)) => tracing::warn!(%error, "failed to publish an event"),
             Err(_) => tracing::warn!("failed to publish an event: no answer in time"),
         }
