@@ -18,6 +18,13 @@ pub const RELEASE: &str = "peernet";
 /// Selects the operator's pods.
 pub const SELECTOR: &str = "app.kubernetes.io/name=peernet-operator,app.kubernetes.io/instance=peernet";
 
+/// Kubernetes gives every pod five minutes on a node that is not heard of. The testbed is set to lose patience in seconds, which
+/// would move the operator, and any pod, when the API server was away.
+pub const PATIENT: &str = r#"[
+    {"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300},
+    {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}
+]"#;
+
 /// Installs the operator, or puts it back to what the tests expect.
 ///
 /// # Errors
@@ -51,6 +58,8 @@ pub async fn install(further: &[&str]) -> Outcome {
         "--reset-values",
     ];
     arguments.extend(values.iter().map(String::as_str));
+    let tolerations = format!("tolerations={PATIENT}");
+    arguments.extend(["--set-json", &tolerations]);
     arguments.extend(further);
     helm(&arguments).await?;
     Ok(())

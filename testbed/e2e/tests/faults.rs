@@ -205,7 +205,7 @@ fn lost_packets_are_seen_as_loss_on_their_link() {
         let fault = Fault::loss(&a, &b, 10).await?;
         eventually("loss between mesh-0 and mesh-1", async || {
             let lost = lost(&network.report("mesh-0").await?.0, "mesh-1");
-            ensure(lost >= 3, || format!("{lost} lost"))
+            ensure(lost >= 6, || format!("{lost} lost"))
         })
         .await?;
         let status = network
@@ -250,7 +250,9 @@ fn agents_measure_on_while_the_api_server_is_away() {
         return;
     }
     scenario("api-outage", async |scenario| {
-        let network = Network::create(scenario, "mesh", json!({"probe": {"window": "10s"}})).await?;
+        let tolerations: serde_json::Value = serde_json::from_str(operator::PATIENT)?;
+        let spec = json!({"probe": {"window": "10s"}, "podTemplate": {"tolerations": tolerations}});
+        let network = Network::create(scenario, "mesh", spec).await?;
         network.until_ready(3).await?;
         let pods = network.pods().await?;
         let lives = network.lives().await?;
