@@ -70,7 +70,7 @@ mod tests {
             );
         }
         for text in [
-            format!("/ip4/192.0.2.7/tcp/4001"),
+            "/ip4/192.0.2.7/tcp/4001".to_owned(),
             format!("/ip4/192.0.2.7/tcp/0/p2p/{peer}"),
             format!("/ip4/192.0.2.7/udp/4001/quic-v1/p2p/{peer}"),
         ] {
