@@ -17,7 +17,7 @@ use kube::{
 use serde_json::json;
 use tokio::{sync::OnceCell, time::Instant};
 
-use crate::{Failure, Outcome, command::kubectl, faults, operator, settings::SETTINGS, waiting::eventually};
+use crate::{Failure, Outcome, command::kubectl, faults, operator, settings::SETTINGS};
 
 /// Label of every namespace that tests make.
 const LABEL: &str = "peernet.dev/e2e";
@@ -112,20 +112,6 @@ async fn prepare() -> Outcome<File> {
     for namespace in namespaces.list(&leftover).await? {
         delete(&client, &namespace.name_any()).await?;
     }
-    eventually("namespaces of earlier tests to go", async || {
-        let names: Vec<_> = namespaces
-            .list(&leftover)
-            .await?
-            .iter()
-            .map(ResourceExt::name_any)
-            .collect();
-        if names.is_empty() {
-            Ok(())
-        } else {
-            Err(names.join(" ").into())
-        }
-    })
-    .await?;
     operator::ensure().await?;
     Ok(lock)
 }

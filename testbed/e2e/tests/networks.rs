@@ -725,7 +725,12 @@ fn every_example_becomes_ready() {
             match own_namespace.and_then(|namespace| namespace["metadata"]["name"].as_str()) {
                 Some(name) => {
                     namespaces.push(name.to_owned());
-                    kubectl(&["apply", "-f", &file.to_string_lossy()]).await?;
+                    // It may still be on its way out, from an earlier run.
+                    let file = file.to_string_lossy();
+                    eventually("the example's namespace", async || {
+                        kubectl(&["apply", "-f", &file]).await
+                    })
+                    .await?;
                     kubectl(&["label", "--overwrite", "namespace", name, CLEARED]).await?;
                 }
                 None => scenario.apply_file(&file).await.map(drop)?,
