@@ -1,0 +1,137 @@
+//! The numbers are true, and nothing hostile is in them.
+
+use peernet_api::report::Report;
+use peernet_api::v1alpha1::ReportOutcome;
+use peernet_api::v1alpha1::conditions::{READY, reason};
+use peernet_e2e::network::{Network, condition, is, nodes_column, yaml};
+use peernet_e2e::scenario::{scenario, tool_image};
+use peernet_e2e::{note, round_trip};
+use serde_json::json;
+
+/// Agents' median over the median of raw TCP, on the same pair at the same time, at most this many times; also the inverse.
+const TRUTH: f64 = 3.0;
+
+#[test]
+fn from_nothing_to_true_numbers() {
+    scenario("true-numbers", async |scenario| {
+        let Some(image) = tool_image("the comparison with raw TCP round trips") else {
+            return Network::create(scenario, "mesh", json!({}))
+                .await?
+                .until_ready(3)
+                .await
+                .map(drop);
+        };
+        // The shortest window: what the agents report is of the seconds in which raw TCP was measured, too.
+        let spec = json!({"replicas": 2, "probe": {"interval": "100ms", "window": "10s"}});
+        let network = Network::create(scenario, "mesh", spec).await?;
+        network.until_ready(2).await?;
+        let (from, to) = ("mesh-0", "mesh-1");
+        let pods = network.pods().await?;
+        let node = |name: &str| pods[name].spec.as_ref().and_then(|spec| spec.node_name.clone());
+        assert_ne!(
+            node(from),
+            node(to),
+            "two agents of a network are spread over nodes"
+        );
+        let comparisons = round_trip::compare(&network, from, to, &image, 3).await?;
+        for found in &comparisons {
+            note(&format!(
+                "round trip {from} -> {to}, p50: agents {} us, raw TCP {} us, ratio {:.2}",
+                found.agents / 1_000,
+                found.raw / 1_000,
+                found.ratio()
+            ));
+        }
+        let ratio = round_trip::median(comparisons.clone())
+            .ok_or("no comparison")?
+            .ratio();
+        assert!(
+            (1.0 / TRUTH..=TRUTH).contains(&ratio),
+            "the agents' median is {ratio:.2} of raw TCP's: {comparisons:?}"
+        );
+
+        // What the resource says is what the agents say.
+        let truth = network.report(from).await?.0;
+        let truth = p50_to(&truth, to).ok_or("the agent measured nothing")? as f64 / 1_000.0;
+        let status = network
+            .until("an RTT that fits the agents' reports", |status| {
+                status.rtt.as_ref().is_some_and(|rtt| {
+                    (truth / TRUTH..=truth * TRUTH).contains(&(rtt.p50_micros as f64))
+                        && rtt.p50_micros <= rtt.p99_micros
+                })
+            })
+            .await?;
+        let rtt = status.rtt.ok_or("no rtt")?;
+        assert!(
+            rtt.p50_micros > 0 && rtt.p50_micros <= rtt.p90_micros && rtt.p99_micros <= rtt.max_micros,
+            "{rtt:?}"
+        );
+        assert!(rtt.samples > 0 && status.last_sample_time.is_some() && status.loss_ppm.is_some());
+        Ok(())
+    });
+}
+
+#[test]
+fn hostile_agents_are_named_and_in_no_number() {
+    scenario("hostile", async |scenario| {
+        let Some(image) = tool_image("the test of hostile agents") else {
+            return Ok(());
+        };
+        let honest = Network::create(scenario, "honest", json!({"replicas": 2})).await?;
+        honest.until_ready(2).await?;
+        let spec = json!({"replicas": 6, "image": image, "imagePullPolicy": "IfNotPresent"});
+        let hostile = Network::create(scenario, "hostile", spec).await?;
+        let expected = [
+            ReportOutcome::Undecodable,
+            ReportOutcome::TooLarge,
+            ReportOutcome::TimedOut,
+            ReportOutcome::Unreachable,
+            ReportOutcome::WrongPeer,
+            ReportOutcome::WrongSignature,
+        ];
+        let status = hostile
+            .until("every outcome named", |status| {
+                nodes_column(status) == "6/6"
+                    && expected.iter().enumerate().all(|(n, outcome)| {
+                        let name = format!("hostile-{n}");
+                        status
+                            .nodes
+                            .iter()
+                            .any(|node| node.name == name && node.report == *outcome)
+                    })
+            })
+            .await?;
+        let ready = condition(&status, READY).ok_or("no condition")?;
+        assert_eq!(
+            (ready.status.as_str(), ready.reason.as_str()),
+            ("False", reason::REPORTS_MISSING)
+        );
+        assert!(
+            ready.message.contains("hostile-0") && ready.message.contains("can't be decoded"),
+            "{}",
+            ready.message
+        );
+        assert!(is(&status, "Connected", "Unknown"), "{}", yaml(&status));
+        assert!(
+            status.rtt.is_none() && status.peers.is_none() && status.loss_ppm.is_none(),
+            "{}",
+            yaml(&status)
+        );
+        assert!(
+            status.nodes.iter().all(|node| node.connected_peers.is_none()),
+            "{}",
+            yaml(&status)
+        );
+        // The one whose reports were borrowed is none the worse for it.
+        honest.until_ready(2).await.map(drop)
+    });
+}
+
+fn p50_to(report: &Report, peer: &str) -> Option<u64> {
+    report
+        .peers
+        .iter()
+        .find(|found| found.name == peer)?
+        .rtt
+        .quantile(500)
+}
