@@ -1,5 +1,7 @@
 //! Agents find each other, each way by itself, and never those of another network.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::connected_peers;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::ListParams;
@@ -8,7 +10,6 @@ use peernet_e2e::Outcome;
 use peernet_e2e::network::{Network, yaml};
 use peernet_e2e::scenario::{Scenario, scenario};
 use serde_json::json;
-use std::collections::{BTreeMap, BTreeSet};
 
 #[test]
 fn mdns_off_on_three_nodes() {

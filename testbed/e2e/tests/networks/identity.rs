@@ -1,5 +1,7 @@
 //! Who an agent is outlives its pod, and is never made anew.
 
+use std::collections::BTreeMap;
+
 use kube::ResourceExt;
 use peernet_api::v1alpha1::PeerNetworkStatus;
 use peernet_api::v1alpha1::conditions::{READY, reason};
@@ -11,7 +13,6 @@ use peernet_e2e::scenario::{Scenario, scenario};
 use peernet_e2e::settings::SETTINGS;
 use peernet_e2e::waiting::{ensure, eventually};
 use serde_json::json;
-use std::collections::BTreeMap;
 
 #[test]
 fn a_killed_pod_comes_back_as_itself() {

@@ -1,5 +1,7 @@
 //! What others change or delete is put right, and what a network leaves is nothing.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use futures::{StreamExt, stream};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Service;
@@ -14,7 +16,6 @@ use peernet_e2e::network::{Network, is, nodes_column};
 use peernet_e2e::scenario::{Scenario, scenario};
 use peernet_e2e::waiting::{ensure, eventually};
 use serde_json::json;
-use std::collections::{BTreeMap, BTreeSet};
 
 #[test]
 fn delete_leaves_nothing() {

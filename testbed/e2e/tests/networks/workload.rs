@@ -1,5 +1,7 @@
 //! Both kinds of workload, and changes of a network that runs.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::connected_peers;
 use k8s_openapi::api::apps::v1::{DaemonSet, StatefulSet};
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -12,7 +14,6 @@ use peernet_e2e::network::{Life, Network, condition, is, message, nodes_column, 
 use peernet_e2e::scenario::scenario;
 use peernet_e2e::waiting::{ensure, eventually};
 use serde_json::json;
-use std::collections::{BTreeMap, BTreeSet};
 
 #[test]
 fn a_daemon_set_has_an_agent_on_every_node() {
