@@ -98,7 +98,8 @@ pub struct Applier<'a> {
 }
 
 impl Applier<'_> {
-    /// Applies everything that is desired and deletes what no longer is. Returns whether anything was written.
+    /// Applies everything that is desired and deletes what no longer is. Returns whether the workload was changed: its pods
+    /// follow, which takes time. All else is as desired as soon as it is written.
     ///
     /// # Errors
     /// [`ApplyError::Stalled`] if the API server refuses an object, or one is somebody else's.
@@ -109,12 +110,12 @@ impl Applier<'_> {
             workload,
         } = desired;
         // The Service first: the agents look it up as soon as they start. The workload last: it starts them.
-        let mut changed = self.one(&self.stores.services, service).await?;
-        changed |= match disruption_budget {
+        self.one(&self.stores.services, service).await?;
+        match disruption_budget {
             Some(budget) => self.one(&self.stores.budgets, budget).await?,
             None => self.prune(&self.stores.budgets).await?,
         };
-        changed |= match workload {
+        Ok(match workload {
             DesiredWorkload::StatefulSet(set) => {
                 self.prune(&self.stores.daemon_sets).await?
                     | self.one(&self.stores.stateful_sets, set.as_ref()).await?
@@ -123,8 +124,7 @@ impl Applier<'_> {
                 self.prune(&self.stores.stateful_sets).await?
                     | self.one(&self.stores.daemon_sets, set.as_ref()).await?
             }
-        };
-        Ok(changed)
+        })
     }
 
     /// Makes the network's Secret of random bytes. If another one came first, that one counts.

@@ -19,7 +19,7 @@ const MAX_MESSAGE: usize = 1024;
 pub struct Facts<'a> {
     /// Why the operator can't go on, if so.
     pub stall: Option<&'a Stall>,
-    /// Whether what the spec asks for is there: every object applied, every pod in its newest form.
+    /// Whether what the spec asks for is there: the workload applied, and every pod in its newest form.
     pub settled: bool,
     /// Who should be there.
     pub roster: &'a Roster,
