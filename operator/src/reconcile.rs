@@ -117,7 +117,6 @@ pub async fn reconcile(resource: Arc<PeerNetwork>, context: Arc<Context>) -> Res
     let now = Timestamp::now();
     let next = compose(&Input {
         facts,
-        pulled: &pulled,
         selector: selector_text(&identity),
         image: progress
             .image

@@ -21,10 +21,8 @@ const REFRESH: Duration = Duration::from_secs(30);
 
 /// Everything that a status is made of.
 pub struct Input<'a> {
-    /// Facts for the conditions, the roster and the measurements among them.
+    /// Facts for the conditions: the roster, the reports and the measurements among them.
     pub facts: Facts<'a>,
-    /// What became of each member's report, in the roster's order.
-    pub pulled: &'a [Pulled],
     /// Label selector of the pods.
     pub selector: String,
     /// Image that the nodes are to run, if known.
@@ -47,7 +45,7 @@ pub fn compose(input: &Input<'_>) -> PeerNetworkStatus {
     let mut nodes: Vec<_> = roster
         .members
         .iter()
-        .zip(input.pulled)
+        .zip(facts.pulled)
         .zip(&measured.members)
         .map(|((member, pulled), measured)| node_row(member, pulled, measured.as_ref()))
         .collect();

@@ -82,7 +82,6 @@ impl Scene {
                 pulled: &self.pulled,
                 measured: &self.measured,
             },
-            pulled: &self.pulled,
             selector: "a=b".into(),
             image: Some("agents:1".into()),
             generation: Some(7),
