@@ -79,7 +79,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{histogram::Histogram, identity::NetworkSecret, report::PeerReport};
+    use crate::{
+        histogram::Histogram,
+        identity::NetworkSecret,
+        report::{HostReport, PeerReport},
+    };
 
     fn report() -> Report {
         let mut rtt = Histogram::new();
@@ -94,6 +98,7 @@ mod tests {
             window_millis: 300_000,
             heartbeat_age_millis: 3,
             events_dropped: 0,
+            host: HostReport::default(),
             peers: vec![PeerReport {
                 peer_id: "12D3".into(),
                 name: "mesh-1".into(),
@@ -118,13 +123,13 @@ mod tests {
         let key = NetworkSecret::new(&[3; 32]).unwrap().keypair("mesh-0");
         let sealed = seal(
             &Report {
-                version: 2,
+                version: 1,
                 ..report()
             },
             &key,
         )
         .unwrap();
-        assert!(matches!(open(&sealed), Err(OpenError::UnknownVersion(2))));
+        assert!(matches!(open(&sealed), Err(OpenError::UnknownVersion(1))));
     }
 
     #[test]

@@ -15,9 +15,10 @@ pub const MAX_NANOS: u64 = 60_000_000_000;
 const SUB_BUCKET_BITS: u32 = 6;
 const SUB_BUCKETS: u64 = 1 << SUB_BUCKET_BITS;
 
-/// Counts of durations by bucket. On the wire: a list of `[bucket, count]` in ascending order, empty buckets left out.
+/// Counts of durations by bucket. On the wire: a flat list of numbers, two a bucket in use, in ascending order: how far
+/// it is from the bucket before (from 0, for the first one), and its count.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Vec<(u16, u64)>", into = "Vec<(u16, u64)>")]
+#[serde(try_from = "Vec<u64>", into = "Vec<u64>")]
 pub struct Histogram {
     counts: BTreeMap<u16, u64>,
 }
@@ -93,47 +94,60 @@ impl Histogram {
 /// What is wrong with a histogram on the wire.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum InvalidHistogram {
+    /// Each bucket in use has two numbers.
+    #[error("the histogram's last bucket has no count")]
+    Odd,
     /// Buckets must ascend strictly.
     #[error("histogram bucket {0} does not ascend")]
-    Unordered(u16),
+    Unordered(u64),
     /// The bucket lies above [`MAX_NANOS`].
-    #[error("histogram bucket {0} is out of range")]
-    OutOfRange(u16),
+    #[error("a histogram bucket is out of range")]
+    OutOfRange,
     /// Empty buckets are left out; a count that no agent can have reached is refused.
     #[error("histogram bucket {0} has an impossible count")]
-    Count(u16),
+    Count(u64),
 }
 
 /// More samples than this in one bucket can't come from a prober: a million a second for ten days.
 const MAX_COUNT: u64 = 1 << 40;
 
-impl TryFrom<Vec<(u16, u64)>> for Histogram {
+impl TryFrom<Vec<u64>> for Histogram {
     type Error = InvalidHistogram;
 
-    fn try_from(wire: Vec<(u16, u64)>) -> Result<Self, Self::Error> {
-        let highest = bucket_of(MAX_NANOS);
-        let mut previous = None;
-        for &(bucket, count) in &wire {
-            if previous.is_some_and(|previous| previous >= bucket) {
-                return Err(InvalidHistogram::Unordered(bucket));
-            }
-            if bucket > highest {
-                return Err(InvalidHistogram::OutOfRange(bucket));
-            }
-            if count == 0 || count > MAX_COUNT {
-                return Err(InvalidHistogram::Count(bucket));
-            }
-            previous = Some(bucket);
+    fn try_from(wire: Vec<u64>) -> Result<Self, Self::Error> {
+        let highest = u64::from(bucket_of(MAX_NANOS));
+        let (pairs, rest) = wire.as_chunks::<2>();
+        if !rest.is_empty() {
+            return Err(InvalidHistogram::Odd);
         }
-        Ok(Self {
-            counts: wire.into_iter().collect(),
-        })
+        let mut counts = BTreeMap::new();
+        let mut at = 0_u64;
+        for &[step, count] in pairs {
+            if step == 0 && !counts.is_empty() {
+                return Err(InvalidHistogram::Unordered(at));
+            }
+            at = at.saturating_add(step);
+            let Some(bucket) = u16::try_from(at).ok().filter(|_| at <= highest) else {
+                return Err(InvalidHistogram::OutOfRange);
+            };
+            if count == 0 || count > MAX_COUNT {
+                return Err(InvalidHistogram::Count(at));
+            }
+            counts.insert(bucket, count);
+        }
+        Ok(Self { counts })
     }
 }
 
-impl From<Histogram> for Vec<(u16, u64)> {
+impl From<Histogram> for Vec<u64> {
     fn from(histogram: Histogram) -> Self {
-        histogram.counts.into_iter().collect()
+        let mut previous = 0;
+        let mut wire = Self::with_capacity(histogram.counts.len() * 2);
+        for (bucket, count) in histogram.counts {
+            wire.extend([u64::from(bucket - previous), count]);
+            previous = bucket;
+        }
+        wire
     }
 }
 
@@ -204,13 +218,14 @@ mod tests {
     #[test]
     fn hostile_wire_data_is_refused() {
         for (wire, error) in [
-            ("[[9,1],[9,1]]", "does not ascend"),
-            ("[[9,1],[8,1]]", "does not ascend"),
-            ("[[65535,1]]", "out of range"),
-            ("[[9,0]]", "impossible count"),
-            ("[[9,18446744073709551615]]", "impossible count"),
-            ("[[9,-1]]", "invalid value"),
-            ("[[9,1.5]]", "invalid type"),
+            ("[9,1,0,1]", "does not ascend"),
+            ("[9,1,1]", "no count"),
+            ("[65535,1]", "out of range"),
+            ("[9,1,18446744073709551615,1]", "out of range"),
+            ("[9,0]", "impossible count"),
+            ("[9,18446744073709551615]", "impossible count"),
+            ("[9,-1]", "invalid value"),
+            ("[9,1.5]", "invalid type"),
         ] {
             let got = serde_json::from_str::<Histogram>(wire).unwrap_err().to_string();
             assert!(got.contains(error), "{wire}: {got}");

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::histogram::Histogram;
 
 /// The version of this format. A reader refuses others.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Longest report that the operator reads, in bytes.
-pub const MAX_BYTES: usize = 1 << 20;
+pub const MAX_BYTES: usize = 2 << 20;
 /// Most peers that an agent reports.
 pub const MAX_PEERS: usize = 512;
 /// Longest nonce, in characters.
@@ -21,6 +21,11 @@ pub const PATH: &str = "/v1/report";
 pub const HTTP_PORT: u16 = 8080;
 /// Port on which agents speak libp2p over TCP.
 pub const P2P_PORT: u16 = 4001;
+/// UDP port on which agents reflect STAMP probes. The protocol's own port, 862, is a privileged one.
+pub const STAMP_PORT: u16 = 8620;
+/// A host that takes longer than this to let its agent run, on either side of a round trip, was late. A host that does
+/// nothing else wakes a process within this time, timers of whole milliseconds included.
+pub const HOST_LATE_NANOS: u64 = 3_000_000;
 
 /// One agent's report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,8 +49,34 @@ pub struct Report {
     pub heartbeat_age_millis: u64,
     /// Measurements that were lost inside the agent because it could not keep up, since its start.
     pub events_dropped: u64,
+    /// What the agent's own host did to it, over the window.
+    #[serde(default)]
+    pub host: HostReport,
     /// The members that this agent knows, at most [`MAX_PEERS`], ordered by name.
     pub peers: Vec<PeerReport>,
+}
+
+/// What an agent's own host did to it, over the window. Times of the kernel are left out where it does not tell them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HostReport {
+    /// Time that STAMP probes of this agent spent in its own host, before and after the network, in nanoseconds: one
+    /// entry a sample, whoever the peer was.
+    pub delay: Histogram,
+    /// How late the event loop's timer was served, in nanoseconds.
+    pub loop_lag: Histogram,
+    /// Time that the agent was ready to run and waited for a CPU, in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_delay_micros: Option<u64>,
+    /// CPU time that the agent used, in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_micros: Option<u64>,
+    /// Time that the agent's control group was kept from running by its CPU limit, in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throttled_micros: Option<u64>,
+    /// How often that happened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throttled_periods: Option<u64>,
 }
 
 /// One agent's view of one other member, over the window.
@@ -64,11 +95,80 @@ pub struct PeerReport {
     pub timed_out: u64,
     /// Probes that failed at once: the stream was reset, refused or not supported. They are loss, too.
     pub failed: u64,
+    /// Probes that the agent's own host delayed: sent late by more than [`HOST_LATE_NANOS`], or given up late because the
+    /// agent did not run. The answered ones are also in `answered` and in the latencies; those without an answer are in no
+    /// other number, since the agent can't say whether one came in time.
+    #[serde(default)]
+    pub host_limited: u64,
+    /// Segments that TCP sent again on the measured connection, if the kernel tells. Each shows as a round trip of some
+    /// 200 ms, and never as loss.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retransmitted: Option<u64>,
     /// Age of the newest answer, in milliseconds, if there is one in the window.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub newest_sample_age_millis: Option<u64>,
-    /// Round-trip times of the answered probes, in nanoseconds.
+    /// Age of the newest probe that came to an end, answered or not, in milliseconds, if there is one in the window.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest_probe_age_millis: Option<u64>,
+    /// Cold round-trip times: the first answer of each burst, in nanoseconds.
     pub rtt: Histogram,
+    /// Warm round-trip times: the smallest of each burst, in nanoseconds.
+    #[serde(default)]
+    pub warm: Histogram,
+    /// What STAMP says of the network to this peer. Left out while there is no session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkReport>,
+}
+
+/// Which clock stamped STAMP's packets. Ordered by trust: of several, the last one says what they are worth together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum StampClock {
+    /// The kernel, where packets leave the host's network stack and where they enter it: the time that programs wait for
+    /// a CPU is not in the round trip.
+    #[default]
+    Kernel,
+    /// The programs themselves, at one end or at both: the time that they wait for a CPU is in the round trip.
+    UserSpace,
+}
+
+/// What STAMP ([RFC 8762](https://www.rfc-editor.org/rfc/rfc8762)) says of the network to one peer, over the window.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NetworkReport {
+    /// The worst clock of all samples.
+    pub clock: StampClock,
+    /// Probes that came to an end: answered in time, or not.
+    pub sent: u64,
+    /// Probes whose answer came in time.
+    pub answered: u64,
+    /// Probes lost on the way to the peer.
+    pub lost_forward: u64,
+    /// Probes whose answer was lost on the way back.
+    pub lost_backward: u64,
+    /// Probes lost without a word of where: no later answer has told yet.
+    pub lost_undirected: u64,
+    /// Answers that came more than once.
+    pub duplicated: u64,
+    /// Answers that a later one overtook.
+    pub reordered: u64,
+    /// Answered probes without a round trip: a clock was stepped between the stamps, or a stamp was missing.
+    pub voided: u64,
+    /// Samples that a host was late for by more than [`HOST_LATE_NANOS`]: their network time stands, if the kernel stamped
+    /// them; if not, they are in no histogram.
+    pub host_limited: u64,
+    /// Age of the newest sample, in milliseconds, if there is one in the window.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest_sample_age_millis: Option<u64>,
+    /// Age of the newest probe that came to an end, in milliseconds, if there is one in the window.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest_probe_age_millis: Option<u64>,
+    /// The network's own round-trip times, in nanoseconds.
+    pub rtt: Histogram,
+    /// Time in both hosts, before, between and after the network, in nanoseconds: one entry a sample.
+    pub hosts: Histogram,
+    /// The part of it that passed at the peer, between receiving and answering, in nanoseconds.
+    pub peer_host: Histogram,
 }
 
 #[cfg(test)]
@@ -77,9 +177,9 @@ mod tests {
 
     #[test]
     fn a_later_version_may_add_fields() {
-        let json = r#"{"version":1,"nonce":"00","network":"a/b","name":"b-0","agentVersion":"9","uptimeMillis":1,
+        let json = r#"{"version":2,"nonce":"00","network":"a/b","name":"b-0","agentVersion":"9","uptimeMillis":1,
             "windowMillis":1,"heartbeatAgeMillis":0,"eventsDropped":0,"later":{},
-            "peers":[{"peerId":"x","name":"b-1","connected":true,"answered":1,"timedOut":0,"failed":0,"rtt":[[64,1]],"later":1}]}"#;
+            "peers":[{"peerId":"x","name":"b-1","connected":true,"answered":1,"timedOut":0,"failed":0,"rtt":[64,1],"later":1}]}"#;
         let report: Report = serde_json::from_str(json).unwrap();
         assert_eq!(report.peers[0].rtt.count(), 1);
         assert_eq!(report.peers[0].newest_sample_age_millis, None);

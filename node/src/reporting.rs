@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use peernet_api::report::{self, PeerReport, Report};
+use peernet_api::report::{self, HostReport, PeerReport, Report};
 
 use crate::{
     ledger::{Ledger, Moment, millis},
@@ -50,6 +50,7 @@ impl Reporting {
     pub fn apply(&mut self, event: Event) {
         match event {
             Event::Probe { peer, result, at } => self.ledger.record(&peer, result, at),
+            Event::Stamp { .. } => {}
             Event::State(state) => {
                 self.ledger.set_members(&state.members, state.at);
                 self.state = state;
@@ -88,6 +89,7 @@ impl Reporting {
             window_millis: millis(self.ledger.window()),
             heartbeat_age_millis: millis(self.silence(now)),
             events_dropped: self.state.counters.events_dropped + self.ledger.unknown(),
+            host: HostReport::default(),
             peers: fit(self.ledger.rows(now), report::MAX_BYTES - FRAME_BYTES),
         }
     }

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use libp2p::PeerId;
+use peernet_api::report::StampClock;
 
 use crate::{
     ledger::{Member, Moment},
@@ -24,9 +25,58 @@ pub enum Event {
         /// When that was known.
         at: Moment,
     },
+    /// News of the STAMP probes to a peer.
+    Stamp {
+        /// The peer that was probed.
+        peer: PeerId,
+        /// What happened.
+        news: StampNews,
+        /// When that was known.
+        at: Moment,
+    },
     /// How things are. Sent every second, and at once when the members change. Each one replaces the one before, so
     /// that one that is lost does no harm for longer than a second.
     State(State),
+}
+
+/// What became of a STAMP probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StampNews {
+    /// It was answered in time, and all its stamps are there.
+    Sample(StampSample),
+    /// It was answered in time, but has no round trip: a clock was stepped, or a stamp was missing.
+    Voided,
+    /// It was lost on the way to the peer.
+    LostForward,
+    /// Its answer was lost on the way back.
+    LostBackward,
+    /// No answer came in time, and nobody knows yet where it got lost. [`StampNews::Located`] may follow.
+    LostUndirected,
+    /// A probe that was told as [`StampNews::LostUndirected`] turned out to be lost on the way there (`true`) or on the
+    /// way back.
+    Located {
+        /// Whether it never reached the peer.
+        forward: bool,
+    },
+    /// Another copy of an answer came.
+    Duplicated,
+    /// An answer came that a later one had overtaken. The probe itself is told apart from this.
+    Reordered,
+}
+
+/// One round trip, taken apart. The user-space time of the probe is the sum of all parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StampSample {
+    /// Which clock stamped it.
+    pub clock: StampClock,
+    /// The network's own time.
+    pub network: Duration,
+    /// Time in this host, before the request left it and after the answer came.
+    pub own_host: Duration,
+    /// Time in the peer's host, from the request's arrival to the answer's departure.
+    pub peer_host: Duration,
+    /// How late the timer that sent it was served.
+    pub lateness: Duration,
 }
 
 /// How the swarm is.
