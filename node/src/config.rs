@@ -1,5 +1,7 @@
 //! The agent's configuration: the only reader of flags, environment and files.
 
+mod values;
+
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
@@ -7,18 +9,18 @@ use std::{
 };
 
 use clap::Parser;
-use libp2p::{Multiaddr, PeerId, StreamProtocol, multiaddr::Protocol};
-use peernet_api::{duration, identity::NetworkSecret, report};
+use libp2p::{PeerId, StreamProtocol};
+use peernet_api::{identity::NetworkSecret, report};
 
-use crate::{discovery::socket_addr, membership};
+use self::values::{
+    any_port, bootstrap_peers, count, flag, invalid, name, network, pod_ip, port, seeds, time,
+};
 
-/// Bootstrap peers, at most.
-const MAX_BOOTSTRAP: usize = 16;
-/// Addresses given beforehand, at most.
-const MAX_SEEDS: usize = 256;
 const INTERVAL: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(3600));
 /// Longer round trips would all look alike in a report.
 const TIMEOUT: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(60));
+/// Pings in one probe, at most.
+const BURST: usize = 16;
 const WINDOW: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(24 * 3600));
 
 /// Measures round trips to the other members of a PeerNet network.
@@ -56,6 +58,18 @@ pub struct Args {
     /// Length of the sliding window that reports cover.
     #[arg(long, env = "PEERNET_PROBE_WINDOW", default_value = "5m")]
     pub probe_window: String,
+    /// Pings in one probe, one after the other: the first answer is the cold time, the smallest the warm time.
+    #[arg(long, env = "PEERNET_PROBE_BURST", default_value = "5")]
+    pub probe_burst: String,
+    /// Whether to measure the network's own time by STAMP (RFC 8762), and to answer the other members' STAMP probes.
+    #[arg(long, env = "PEERNET_STAMP", default_value = "true")]
+    pub stamp: String,
+    /// UDP port on which STAMP probes are answered. 0 takes any free port.
+    #[arg(long, env = "PEERNET_STAMP_PORT", default_value = "8620")]
+    pub stamp_port: String,
+    /// Whether to answer unauthenticated STAMP probes of anybody, too.
+    #[arg(long, env = "PEERNET_STAMP_OPEN", default_value = "false")]
+    pub stamp_open: String,
     /// Most peers that this agent dials.
     #[arg(long, env = "PEERNET_PEERS_PER_NODE", default_value = "64")]
     pub peers_per_node: String,
@@ -98,6 +112,12 @@ pub struct Config {
     pub http_port: u16,
     /// The pace of probes.
     pub probe: Probe,
+    /// Whether to measure the network's own time by STAMP, and to answer the other members' STAMP probes.
+    pub stamp: bool,
+    /// UDP port on which STAMP probes are answered. 0: any.
+    pub stamp_port: u16,
+    /// Whether to answer unauthenticated STAMP probes of anybody, too.
+    pub stamp_open: bool,
     /// Most peers to dial.
     pub peers_per_node: usize,
     /// Name that stands for the addresses of all agents.
@@ -121,6 +141,8 @@ pub struct Probe {
     pub timeout: Duration,
     /// Length of the sliding window.
     pub window: Duration,
+    /// Pings in one probe, at least one.
+    pub burst: usize,
 }
 
 /// A peer that is dialed for ever.
@@ -160,13 +182,6 @@ pub struct Invalid {
     pub problem: String,
 }
 
-fn invalid<T>(variable: &'static str, problem: impl Into<String>) -> Result<T, Invalid> {
-    Err(Invalid {
-        variable,
-        problem: problem.into(),
-    })
-}
-
 impl Args {
     /// The log's format.
     ///
@@ -200,8 +215,12 @@ impl Args {
                 interval: time("PEERNET_PROBE_INTERVAL", &self.probe_interval, INTERVAL)?,
                 timeout: time("PEERNET_PROBE_TIMEOUT", &self.probe_timeout, TIMEOUT)?,
                 window: time("PEERNET_PROBE_WINDOW", &self.probe_window, WINDOW)?,
+                burst: count("PEERNET_PROBE_BURST", &self.probe_burst, BURST)?,
             },
-            peers_per_node: peers_per_node(&self.peers_per_node)?,
+            stamp: flag("PEERNET_STAMP", &self.stamp)?,
+            stamp_port: any_port("PEERNET_STAMP_PORT", &self.stamp_port)?,
+            stamp_open: flag("PEERNET_STAMP_OPEN", &self.stamp_open)?,
+            peers_per_node: count("PEERNET_PEERS_PER_NODE", &self.peers_per_node, report::MAX_PEERS)?,
             seed_dns: (!self.seed_dns.is_empty()).then(|| self.seed_dns.clone()),
             seeds: seeds(&self.seeds)?,
             mdns: flag("PEERNET_MDNS", &self.mdns)?,
@@ -241,140 +260,6 @@ impl Config {
             .then(|| StreamProtocol::try_from_owned(name).ok())
             .flatten()
     }
-}
-
-fn network(text: &str) -> Result<String, Invalid> {
-    match text.split_once('/') {
-        Some((namespace, name)) if membership::is_name(namespace) && membership::is_name(name) => {
-            Ok(text.to_owned())
-        }
-        _ => invalid(
-            "PEERNET_NETWORK",
-            format!("{text:?} is no network: write namespace/name"),
-        ),
-    }
-}
-
-fn name(text: &str) -> Result<String, Invalid> {
-    if membership::is_name(text) {
-        return Ok(text.to_owned());
-    }
-    invalid(
-        "PEERNET_NAME",
-        format!("{text:?} is no name: it needs 1 to 253 of the characters a-z, 0-9, - and ."),
-    )
-}
-
-fn pod_ip(text: &str) -> Result<Option<IpAddr>, Invalid> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    match text.parse::<IpAddr>() {
-        Ok(ip) if !ip.is_unspecified() => Ok(Some(ip)),
-        _ => invalid(
-            "PEERNET_POD_IP",
-            format!("{text:?} is no IP address that others could reach"),
-        ),
-    }
-}
-
-fn port(variable: &'static str, text: &str) -> Result<u16, Invalid> {
-    match text.parse() {
-        Ok(port) if port > 0 => Ok(port),
-        _ => invalid(
-            variable,
-            format!("{text:?} is no port: write a number from 1 to 65535"),
-        ),
-    }
-}
-
-fn time(
-    variable: &'static str,
-    text: &str,
-    (least, most): (Duration, Duration),
-) -> Result<Duration, Invalid> {
-    let time = duration::parse(text).or_else(|error| invalid(variable, error.to_string()))?;
-    if time < least || time > most {
-        return invalid(
-            variable,
-            format!("{text} is out of range: it may be from {least:?} to {most:?}"),
-        );
-    }
-    Ok(time)
-}
-
-fn peers_per_node(text: &str) -> Result<usize, Invalid> {
-    match text.parse() {
-        Ok(peers) if (1..=report::MAX_PEERS).contains(&peers) => Ok(peers),
-        _ => {
-            let most = report::MAX_PEERS;
-            invalid(
-                "PEERNET_PEERS_PER_NODE",
-                format!("{text:?} is out of range: write a number from 1 to {most}"),
-            )
-        }
-    }
-}
-
-fn flag(variable: &'static str, text: &str) -> Result<bool, Invalid> {
-    match text {
-        "true" => Ok(true),
-        "false" => Ok(false),
-        _ => invalid(variable, format!("{text:?} is neither true nor false")),
-    }
-}
-
-fn items(text: &str) -> impl Iterator<Item = &str> {
-    text.split(',').map(str::trim).filter(|item| !item.is_empty())
-}
-
-fn seeds(text: &str) -> Result<Vec<SocketAddr>, Invalid> {
-    let variable = "PEERNET_SEEDS";
-    if items(text).count() > MAX_SEEDS {
-        return invalid(variable, format!("at most {MAX_SEEDS} addresses are allowed"));
-    }
-    items(text)
-        .map(|item| {
-            item.parse()
-                .or_else(|_| invalid(variable, format!("{item:?} is no address:port")))
-        })
-        .collect()
-}
-
-fn bootstrap_peers(text: &str) -> Result<Vec<Bootstrap>, Invalid> {
-    if items(text).count() > MAX_BOOTSTRAP {
-        return invalid(
-            "PEERNET_BOOTSTRAP_PEERS",
-            format!("at most {MAX_BOOTSTRAP} peers are allowed"),
-        );
-    }
-    items(text).map(bootstrap_peer).collect()
-}
-
-fn bootstrap_peer(text: &str) -> Result<Bootstrap, Invalid> {
-    let variable = "PEERNET_BOOTSTRAP_PEERS";
-    let hint =
-        "write for example /ip4/192.0.2.1/tcp/4001/p2p/PEER-ID or /dns4/a.example.com/tcp/4001/p2p/PEER-ID";
-    let address: Multiaddr = text
-        .parse()
-        .or_else(|error| invalid(variable, format!("{text:?} is no multiaddr ({error}): {hint}")))?;
-    let Some(Protocol::P2p(peer)) = address.iter().last() else {
-        return invalid(variable, format!("{text:?} does not end in /p2p/PEER-ID: {hint}"));
-    };
-    let parts: Vec<Protocol<'_>> = address.iter().collect();
-    let place = match (socket_addr(&address), parts.as_slice()) {
-        (Some(address), _) => Place::Address(address),
-        (
-            None,
-            [
-                Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name),
-                Protocol::Tcp(port),
-                Protocol::P2p(_),
-            ],
-        ) => Place::Name(name.to_string(), *port),
-        _ => return invalid(variable, format!("{text:?} is no TCP address: {hint}")),
-    };
-    Ok(Bootstrap { peer, place })
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@
 
 mod support;
 
-use peernet_api::report::{MAX_NONCE, PATH, Report};
+use peernet_api::report::{MAX_NONCE, PATH, Report, VERSION};
 use peernet_node::agent::Agent;
 use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
 
@@ -34,7 +34,7 @@ async fn a_report_is_signed_and_answers_its_nonce() {
     } = report(&agent).await;
     assert_eq!(
         (version, network.as_str(), name.as_str()),
-        (1, "demo/mesh", "mesh-0")
+        (VERSION, "demo/mesh", "mesh-0")
     );
     assert_eq!((window_millis, peers.len()), (300_000, 0));
     assert!(heartbeat_age_millis < 10_000);

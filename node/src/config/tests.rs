@@ -51,6 +51,8 @@ fn defaults_make_a_valid_configuration() {
     );
     assert_eq!(config.probe.interval, Duration::from_secs(1));
     assert_eq!(config.peers_per_node, 64);
+    assert_eq!((config.probe.burst, config.stamp_port), (5, report::STAMP_PORT));
+    assert!(config.stamp && !config.stamp_open);
     assert!(config.mdns && config.kademlia && config.seed_dns.is_none() && config.bootstrap.is_empty());
     assert_eq!(
         config.kad_protocol().unwrap().as_ref(),
@@ -113,6 +115,27 @@ fn what_can_t_be_used_is_named_by_its_variable() {
         (
             "PEERNET_PEERS_PER_NODE",
             Box::new(|args| args.peers_per_node = "513".into()),
+        ),
+        (
+            "PEERNET_PROBE_BURST",
+            Box::new(|args| args.probe_burst = "0".into()),
+        ),
+        (
+            "PEERNET_PROBE_BURST",
+            Box::new(|args| args.probe_burst = "17".into()),
+        ),
+        ("PEERNET_STAMP", Box::new(|args| args.stamp = "on".into())),
+        (
+            "PEERNET_STAMP_PORT",
+            Box::new(|args| args.stamp_port = "stamp".into()),
+        ),
+        (
+            "PEERNET_STAMP_PORT",
+            Box::new(|args| args.stamp_port = "65536".into()),
+        ),
+        (
+            "PEERNET_STAMP_OPEN",
+            Box::new(|args| args.stamp_open = String::new()),
         ),
         ("PEERNET_SEEDS", Box::new(|args| args.seeds = "10.0.0.1".into())),
         ("PEERNET_MDNS", Box::new(|args| args.mdns = "yes".into())),

@@ -1,0 +1,166 @@
+//! The values of settings: text in, a value or one sentence on what is wrong with it out. Pure.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use libp2p::{Multiaddr, multiaddr::Protocol};
+use peernet_api::duration;
+
+use super::{Bootstrap, Invalid, Place};
+use crate::{discovery::socket_addr, membership};
+
+/// Bootstrap peers, at most.
+const MAX_BOOTSTRAP: usize = 16;
+/// Addresses given beforehand, at most.
+const MAX_SEEDS: usize = 256;
+
+pub(super) fn invalid<T>(variable: &'static str, problem: impl Into<String>) -> Result<T, Invalid> {
+    Err(Invalid {
+        variable,
+        problem: problem.into(),
+    })
+}
+
+pub(super) fn network(text: &str) -> Result<String, Invalid> {
+    match text.split_once('/') {
+        Some((namespace, name)) if membership::is_name(namespace) && membership::is_name(name) => {
+            Ok(text.to_owned())
+        }
+        _ => invalid(
+            "PEERNET_NETWORK",
+            format!("{text:?} is no network: write namespace/name"),
+        ),
+    }
+}
+
+pub(super) fn name(text: &str) -> Result<String, Invalid> {
+    if membership::is_name(text) {
+        return Ok(text.to_owned());
+    }
+    invalid(
+        "PEERNET_NAME",
+        format!("{text:?} is no name: it needs 1 to 253 of the characters a-z, 0-9, - and ."),
+    )
+}
+
+pub(super) fn pod_ip(text: &str) -> Result<Option<IpAddr>, Invalid> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    match text.parse::<IpAddr>() {
+        Ok(ip) if !ip.is_unspecified() => Ok(Some(ip)),
+        _ => invalid(
+            "PEERNET_POD_IP",
+            format!("{text:?} is no IP address that others could reach"),
+        ),
+    }
+}
+
+pub(super) fn port(variable: &'static str, text: &str) -> Result<u16, Invalid> {
+    match text.parse() {
+        Ok(port) if port > 0 => Ok(port),
+        _ => invalid(
+            variable,
+            format!("{text:?} is no port: write a number from 1 to 65535"),
+        ),
+    }
+}
+
+/// A port, or 0 for whichever is free.
+pub(super) fn any_port(variable: &'static str, text: &str) -> Result<u16, Invalid> {
+    text.parse().or_else(|_| {
+        invalid(
+            variable,
+            format!("{text:?} is no port: write a number from 0 to 65535"),
+        )
+    })
+}
+
+pub(super) fn time(
+    variable: &'static str,
+    text: &str,
+    (least, most): (Duration, Duration),
+) -> Result<Duration, Invalid> {
+    let time = duration::parse(text).or_else(|error| invalid(variable, error.to_string()))?;
+    if time < least || time > most {
+        return invalid(
+            variable,
+            format!("{text} is out of range: it may be from {least:?} to {most:?}"),
+        );
+    }
+    Ok(time)
+}
+
+/// A number from 1 to `most`.
+pub(super) fn count(variable: &'static str, text: &str, most: usize) -> Result<usize, Invalid> {
+    match text.parse() {
+        Ok(count) if (1..=most).contains(&count) => Ok(count),
+        _ => invalid(
+            variable,
+            format!("{text:?} is out of range: write a number from 1 to {most}"),
+        ),
+    }
+}
+
+pub(super) fn flag(variable: &'static str, text: &str) -> Result<bool, Invalid> {
+    match text {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => invalid(variable, format!("{text:?} is neither true nor false")),
+    }
+}
+
+fn items(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|item| !item.is_empty())
+}
+
+pub(super) fn seeds(text: &str) -> Result<Vec<SocketAddr>, Invalid> {
+    let variable = "PEERNET_SEEDS";
+    if items(text).count() > MAX_SEEDS {
+        return invalid(variable, format!("at most {MAX_SEEDS} addresses are allowed"));
+    }
+    items(text)
+        .map(|item| {
+            item.parse()
+                .or_else(|_| invalid(variable, format!("{item:?} is no address:port")))
+        })
+        .collect()
+}
+
+pub(super) fn bootstrap_peers(text: &str) -> Result<Vec<Bootstrap>, Invalid> {
+    if items(text).count() > MAX_BOOTSTRAP {
+        return invalid(
+            "PEERNET_BOOTSTRAP_PEERS",
+            format!("at most {MAX_BOOTSTRAP} peers are allowed"),
+        );
+    }
+    items(text).map(bootstrap_peer).collect()
+}
+
+fn bootstrap_peer(text: &str) -> Result<Bootstrap, Invalid> {
+    let variable = "PEERNET_BOOTSTRAP_PEERS";
+    let hint =
+        "write for example /ip4/192.0.2.1/tcp/4001/p2p/PEER-ID or /dns4/a.example.com/tcp/4001/p2p/PEER-ID";
+    let address: Multiaddr = text
+        .parse()
+        .or_else(|error| invalid(variable, format!("{text:?} is no multiaddr ({error}): {hint}")))?;
+    let Some(Protocol::P2p(peer)) = address.iter().last() else {
+        return invalid(variable, format!("{text:?} does not end in /p2p/PEER-ID: {hint}"));
+    };
+    let parts: Vec<Protocol<'_>> = address.iter().collect();
+    let place = match (socket_addr(&address), parts.as_slice()) {
+        (Some(address), _) => Place::Address(address),
+        (
+            None,
+            [
+                Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name),
+                Protocol::Tcp(port),
+                Protocol::P2p(_),
+            ],
+        ) => Place::Name(name.to_string(), *port),
+        _ => return invalid(variable, format!("{text:?} is no TCP address: {hint}")),
+    };
+    Ok(Bootstrap { peer, place })
+}
