@@ -136,7 +136,8 @@ fn an_empty_spec_gets_every_default() {
         json!({
             "workload": "StatefulSet", "replicas": 3, "hostNetwork": false, "podTemplate": {},
             "discovery": {"dns": true, "mdns": true, "kademlia": true},
-            "probe": {"interval": "1s", "timeout": "2s", "window": "5m", "peersPerNode": 64},
+            "probe": {"interval": "1s", "timeout": "2s", "window": "5m", "peersPerNode": 64, "burst": 5,
+                "stamp": {"enabled": true, "openReflector": false}},
         })
     );
     // What serde fills in, the API server fills in, too: the schema's defaults are the same.
@@ -201,6 +202,11 @@ fn rules_name_the_field_and_say_what_to_do() {
         ),
         (
             "demo",
+            json!({"probe": {"stamp": {"enabled": false, "openReflector": true}}}),
+            "spec.probe.stamp.openReflector: needs spec.probe.stamp.enabled",
+        ),
+        (
+            "demo",
             json!({"podTemplate": {"labels": {"app.kubernetes.io/name": "mine"}}}),
             "spec.podTemplate.labels: labels under peernet.dev/",
         ),
@@ -218,6 +224,8 @@ fn rules_accept_what_is_right() {
         json!({"discovery": {"dns": false, "mdns": false, "bootstrapPeers": ["/ip4/192.0.2.7/tcp/4001/p2p/12D3KooW"]}}),
         json!({"probe": {"interval": "100ms", "timeout": "10ms", "window": "10s"}}),
         json!({"probe": {"interval": "1m30s", "window": "15m"}}),
+        json!({"probe": {"burst": 1, "stamp": {"enabled": false}}}),
+        json!({"probe": {"burst": 16, "stamp": {"openReflector": true}}}),
         json!({"podTemplate": {"labels": {"team": "net"}}}),
     ] {
         assert_eq!(refusal("demo", spec.clone()), "", "{spec}");

@@ -132,7 +132,7 @@ pub(crate) mod tests {
         sealed[last] ^= 1;
         assert_eq!(judge(&sealed, expected), Err(ReportOutcome::WrongSignature));
         let newer = Report {
-            version: 2,
+            version: VERSION + 1,
             ..report("mesh-0")
         };
         assert_eq!(judged(&newer, "mesh-0"), Err(ReportOutcome::Undecodable));

@@ -11,7 +11,8 @@ mod status;
 
 pub use spec::{
     Discovery, ImagePullPolicy, ImagePullSecret, PeerNetwork, PeerNetworkSpec, PodTemplate, Probe, Resources,
-    Toleration, TolerationEffect, TolerationOperator, TopologySpreadConstraint, WhenUnsatisfiable, Workload,
+    Stamp, Toleration, TolerationEffect, TolerationOperator, TopologySpreadConstraint, WhenUnsatisfiable,
+    Workload,
 };
 pub use status::{
     Columns, Link, MAX_NODE_ROWS, MAX_WORST_LINKS, NodeStatus, PeerNetworkStatus, PeersStatus, ReportOutcome,

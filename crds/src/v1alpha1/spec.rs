@@ -83,7 +83,7 @@ pub struct PeerNetworkSpec {
 
     /// Run the agents in their nodes' network namespace, to measure the nodes' own network without the cluster's pod
     /// network. Such pods may not run where Pod Security `restricted` or `baseline` is enforced, and take TCP ports
-    /// 4001 and 8080 of their node, so that one such network fits on a node.
+    /// 4001 and 8080 and UDP port 8620 of their node, so that one such network fits on a node.
     #[serde(default)]
     pub host_network: bool,
 
@@ -158,13 +158,13 @@ pub struct Discovery {
         .message("spec.probe.window: use at least ten times spec.probe.interval, so that percentiles stand on samples"),
 )]
 pub struct Probe {
-    /// Time from one ping of a peer to the next, as `1s` or `500ms`. The pace is kept (with a little jitter) whether or
-    /// not answers come.
+    /// Time from one probe of a peer to the next, as `1s` or `500ms`. The pace is kept (with a little jitter) whether or
+    /// not answers come. A probe is a burst of libp2p pings and, if `stamp` is enabled, one STAMP packet.
     #[serde(default = "default_interval")]
     #[schemars(length(max = 16), regex(pattern = crate::duration::PATTERN))]
     pub interval: String,
 
-    /// Time after which a ping without an answer counts as lost. A lost ping is never part of a round-trip time.
+    /// Time after which a probe without an answer counts as lost. A lost probe is never part of a round-trip time.
     #[serde(default = "default_timeout")]
     #[schemars(length(max = 16), regex(pattern = crate::duration::PATTERN))]
     pub timeout: String,
@@ -179,6 +179,36 @@ pub struct Probe {
     #[serde(default = "default_peers_per_node")]
     #[schemars(range(min = 1, max = 256))]
     pub peers_per_node: i32,
+
+    /// Pings of one burst. The first one leaves at the pace of `interval`, each next one as soon as the answer before it
+    /// came. The first answer is the cold round trip, what a rare request feels; the smallest of the burst is the warm one,
+    /// the path's floor. With 1, the two are the same.
+    #[serde(default = "default_burst")]
+    #[schemars(range(min = 1, max = 16))]
+    pub burst: i32,
+
+    /// The probe that tells the network's own time from the hosts'.
+    #[serde(default)]
+    pub stamp: Stamp,
+}
+
+/// The probe that tells the network's own time from the hosts': STAMP (RFC 8762) over UDP, with the kernel's timestamps.
+#[derive(KubeSchema, Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.enabled || !self.openReflector").message(
+    "spec.probe.stamp.openReflector: needs spec.probe.stamp.enabled, since without STAMP there is no reflector"))]
+pub struct Stamp {
+    /// Send one STAMP packet to each peer in each `interval`, over UDP, to port 8620 of its pod. Turn it off where the
+    /// cluster network carries no UDP. Without it, the network's own time, the hosts' time and the direction of losses
+    /// are not known.
+    #[serde(default = "yes")]
+    pub enabled: bool,
+
+    /// Also answer unauthenticated STAMP packets of anybody who can reach UDP port 8620 of the pods, so that other STAMP
+    /// senders (routers, probes of other makes) can measure towards the agents. Answers are never longer than what asks
+    /// for them, and limited in rate. Without it, strangers get no answer.
+    #[serde(default)]
+    pub open_reflector: bool,
 }
 
 /// When the kubelet pulls the image. Without it, what the operator was installed with.
@@ -353,6 +383,17 @@ impl Default for Probe {
             timeout: default_timeout(),
             window: default_window(),
             peers_per_node: default_peers_per_node(),
+            burst: default_burst(),
+            stamp: Stamp::default(),
+        }
+    }
+}
+
+impl Default for Stamp {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            open_reflector: false,
         }
     }
 }
@@ -383,4 +424,8 @@ fn default_window() -> String {
 
 fn default_peers_per_node() -> i32 {
     64
+}
+
+fn default_burst() -> i32 {
+    5
 }

@@ -176,7 +176,7 @@ pub enum ReportOutcome {
     Unreachable,
     /// No answer came in time.
     TimedOut,
-    /// It is longer than 1 MiB.
+    /// It is longer than 2 MiB.
     TooLarge,
     /// It is no report, or one of a version that the operator does not know.
     Undecodable,

@@ -13,7 +13,7 @@ use k8s_openapi::{
 };
 use peernet_api::{
     identity::SECRET_KEY,
-    report::{HTTP_PORT, P2P_PORT},
+    report::{HTTP_PORT, P2P_PORT, STAMP_PORT},
     v1alpha1::{PodTemplate, Resources},
 };
 
@@ -97,14 +97,14 @@ fn container(network: &Network) -> Container {
         image_pull_policy: Some(format!("{:?}", network.image_pull_policy)),
         env: Some(environment(network)),
         ports: Some(
-            [("p2p", P2P_PORT), ("http", HTTP_PORT)]
-                .map(|(name, port)| ContainerPort {
+            ports(network)
+                .map(|(name, port, protocol)| ContainerPort {
                     name: Some(name.to_owned()),
                     container_port: i32::from(port),
-                    protocol: Some("TCP".to_owned()),
+                    protocol: Some(protocol.to_owned()),
                     ..ContainerPort::default()
                 })
-                .into(),
+                .collect(),
         ),
         readiness_probe: Some(probe("/readyz", 2, 3)),
         // Patient: a busy host must not get its agents restarted.
@@ -127,6 +127,19 @@ fn container(network: &Network) -> Container {
         }]),
         ..Container::default()
     }
+}
+
+/// What the agents listen on. With `hostNetwork` the scheduler keeps these ports of a node for one pod.
+fn ports(network: &Network) -> impl Iterator<Item = (&'static str, u16, &'static str)> {
+    let stamp = network
+        .spec
+        .probe
+        .stamp
+        .enabled
+        .then_some(("stamp", STAMP_PORT, "UDP"));
+    [("p2p", P2P_PORT, "TCP"), ("http", HTTP_PORT, "TCP")]
+        .into_iter()
+        .chain(stamp)
 }
 
 fn environment(network: &Network) -> Vec<EnvVar> {
@@ -163,6 +176,10 @@ fn environment(network: &Network) -> Vec<EnvVar> {
         value("PEERNET_PROBE_TIMEOUT", spec.probe.timeout.clone()),
         value("PEERNET_PROBE_WINDOW", spec.probe.window.clone()),
         value("PEERNET_PEERS_PER_NODE", spec.probe.peers_per_node.to_string()),
+        value("PEERNET_PROBE_BURST", spec.probe.burst.to_string()),
+        value("PEERNET_STAMP", spec.probe.stamp.enabled.to_string()),
+        value("PEERNET_STAMP_PORT", STAMP_PORT.to_string()),
+        value("PEERNET_STAMP_OPEN", spec.probe.stamp.open_reflector.to_string()),
         value("PEERNET_MDNS", spec.discovery.mdns.to_string()),
         value("PEERNET_KADEMLIA", spec.discovery.kademlia.to_string()),
         value(

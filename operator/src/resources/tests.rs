@@ -96,6 +96,28 @@ fn the_nodes_network_is_used_only_when_asked_for() {
 }
 
 #[test]
+fn ports_are_named_so_that_the_scheduler_knows_what_a_node_has_left() {
+    let ports = |spec| -> Vec<(String, i32, String)> {
+        let ports = pod(spec).containers[0].ports.clone().unwrap();
+        ports
+            .into_iter()
+            .map(|port| (port.name.unwrap(), port.container_port, port.protocol.unwrap()))
+            .collect()
+    };
+    let tcp = [
+        ("p2p".to_owned(), 4001, "TCP".to_owned()),
+        ("http".to_owned(), 8080, "TCP".to_owned()),
+    ];
+    let stamp = ("stamp".to_owned(), 8620, "UDP".to_owned());
+    for host_network in [false, true] {
+        let with = ports(json!({"hostNetwork": host_network}));
+        assert_eq!(with, [tcp.as_slice(), &[stamp.clone()]].concat());
+        let without = json!({"hostNetwork": host_network, "probe": {"stamp": {"enabled": false}}});
+        assert_eq!(ports(without), tcp);
+    }
+}
+
+#[test]
 fn identities_follow_the_pod_in_a_stateful_set_and_the_node_in_a_daemon_set() {
     assert_eq!(env(&pod(json!({})), "PEERNET_NAME").unwrap(), "metadata.name");
     assert_eq!(
@@ -109,7 +131,8 @@ fn agents_are_told_what_the_spec_says() {
     let pod = pod(json!({
         "discovery": {"dns": false, "mdns": false, "bootstrapPeers":
             ["/ip4/192.0.2.7/tcp/4001/p2p/12D3KooWNxBz9mwtft5FrW9i5YBacGP1RHnrndmQiZh4fjBRJLGK"]},
-        "probe": {"interval": "250ms", "timeout": "1s", "window": "1m", "peersPerNode": 9},
+        "probe": {"interval": "250ms", "timeout": "1s", "window": "1m", "peersPerNode": 9,
+            "burst": 3, "stamp": {"openReflector": true}},
     }));
     assert_eq!(env(&pod, "PEERNET_SEED_DNS"), None);
     for (name, value) in [
@@ -120,6 +143,10 @@ fn agents_are_told_what_the_spec_says() {
         ("PEERNET_PROBE_TIMEOUT", "1s"),
         ("PEERNET_PROBE_WINDOW", "1m"),
         ("PEERNET_PEERS_PER_NODE", "9"),
+        ("PEERNET_PROBE_BURST", "3"),
+        ("PEERNET_STAMP", "true"),
+        ("PEERNET_STAMP_PORT", "8620"),
+        ("PEERNET_STAMP_OPEN", "true"),
         (
             "PEERNET_BOOTSTRAP_PEERS",
             "/ip4/192.0.2.7/tcp/4001/p2p/12D3KooWNxBz9mwtft5FrW9i5YBacGP1RHnrndmQiZh4fjBRJLGK",
