@@ -81,6 +81,14 @@ pub fn all(
     .collect()
 }
 
+/// Whether a condition has this status.
+#[must_use]
+pub fn is(conditions: &[Condition], type_: &str, status: &str) -> bool {
+    conditions
+        .iter()
+        .any(|condition| condition.type_ == type_ && condition.status == status)
+}
+
 fn ready(facts: &Facts<'_>) -> Finding {
     if let Some(stall) = facts.stall {
         return (Verdict::False, stall.reason, stall.message.clone());
@@ -231,9 +239,9 @@ fn missing_peers(facts: &Facts<'_>) -> Option<Finding> {
 }
 
 fn missing_samples(facts: &Facts<'_>) -> Option<Finding> {
-    (facts.measured.expected_peers > 0 && facts.measured.rtt.is_none()).then(|| {
+    (facts.measured.expected_peers > 0 && facts.measured.numbers.rtt.is_none()).then(|| {
         let message = "the nodes are connected, and no round trip was measured lately".to_owned();
-        (Verdict::False, reason::AWAITING_SAMPLES, message)
+        (Verdict::Unknown, reason::AWAITING_SAMPLES, message)
     })
 }
 

@@ -25,7 +25,7 @@ use crate::{
     network::NodeDefaults,
     observe::Stores,
     pull::Puller,
-    reconcile::{Context, Error, error_chain, forget, on_error, reconcile},
+    reconcile::{Context, Error, Writes, error_chain, forget, on_error, reconcile},
     resources::{MANAGED_SELECTOR, NETWORK_LABEL},
 };
 
@@ -108,6 +108,7 @@ pub async fn run(
         metrics: shared.metrics.clone(),
         applied: Applied::default(),
         backoff: Backoff::default(),
+        writes: Writes::default(),
     });
     let rounds = controller
         .run(round, on_error, context.clone())

@@ -22,6 +22,11 @@ use crate::{
     resources::{FINGERPRINT_ANNOTATION, NETWORK_LABEL},
 };
 
+/// The label that names a zone. Kubernetes copies it from the node to the pods that are bound to it, so that the zones are
+/// known without any right to nodes. See
+/// [KEP-4742](https://github.com/kubernetes/enhancements/tree/master/keps/sig-node/4742-expose-node-labels-via-downward-api).
+const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+
 /// Copies of the operator's objects and their pods, kept up to date by watches.
 #[derive(Clone)]
 pub struct Stores {
@@ -97,6 +102,8 @@ pub struct ObservedPod {
     pub kind: Option<Workload>,
     /// The node that it was scheduled to.
     pub node_name: Option<String>,
+    /// The zone of that node, if the pod carries its label.
+    pub zone: Option<String>,
     /// Its address.
     pub ip: Option<IpAddr>,
     /// Whether Kubernetes calls it ready and it is not being deleted.
@@ -255,6 +262,11 @@ fn observed_pod(pod: &Pod) -> ObservedPod {
         name: pod.name_any(),
         kind,
         node_name: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
+        zone: pod
+            .labels()
+            .get(ZONE_LABEL)
+            .filter(|zone| !zone.is_empty())
+            .cloned(),
         ip: status.pod_ip.as_deref().and_then(|ip| ip.parse().ok()),
         ready: is_ready && !terminating,
         terminating,
@@ -333,6 +345,22 @@ mod tests {
             pod(json!({"conditions": [{"type": "Ready", "status": "True"}]})).problem,
             None
         );
+    }
+
+    #[test]
+    fn a_pods_zone_is_its_label() {
+        let zone = |labels: Value| {
+            observed_pod(
+                &serde_json::from_value(json!({"metadata": {"name": "mesh-0", "labels": labels}})).unwrap(),
+            )
+            .zone
+        };
+        assert_eq!(
+            zone(json!({"topology.kubernetes.io/zone": "a"})).as_deref(),
+            Some("a")
+        );
+        assert_eq!(zone(json!({"topology.kubernetes.io/zone": ""})), None);
+        assert_eq!(zone(json!({})), None);
     }
 
     #[test]

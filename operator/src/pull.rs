@@ -1,6 +1,9 @@
 //! Pulling the agents' reports: bounded in concurrency, bytes and time. A pull that fails is data, not an error.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use axum::http::Uri;
 use futures::{StreamExt, stream};
@@ -26,13 +29,29 @@ const REPORT_DEADLINE: Duration = Duration::from_secs(2);
 /// Longest that all reports of one network may take. Members that were not asked by then count as timed out.
 const ROUND_DEADLINE: Duration = Duration::from_secs(10);
 
+/// Time since the operator's start, by its monotonic clock: no step of the wall clock moves it, and it goes on while the
+/// operator is stopped.
+pub type Moment = Duration;
+
+/// A report that was accepted, and when. It was made between these two moments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// What the agent says.
+    pub report: Report,
+    /// When it was asked for.
+    pub asked: Moment,
+    /// When it was there.
+    pub received: Moment,
+}
+
 /// What became of one member's report.
-pub type Pulled = Result<Report, ReportOutcome>;
+pub type Pulled = Result<Answer, ReportOutcome>;
 
 /// Pulls reports over HTTP.
 #[derive(Clone)]
 pub struct Puller {
     http: Client<HttpConnector, Empty<axum::body::Bytes>>,
+    start: Instant,
 }
 
 impl Default for Puller {
@@ -42,11 +61,20 @@ impl Default for Puller {
             .pool_idle_timeout(Duration::from_secs(15))
             .pool_max_idle_per_host(1)
             .build_http();
-        Self { http }
+        Self {
+            http,
+            start: Instant::now(),
+        }
     }
 }
 
 impl Puller {
+    /// Now.
+    #[must_use]
+    pub fn moment(&self) -> Moment {
+        self.start.elapsed()
+    }
+
     /// Asks every member that has a pod with an address for its report. The result has one entry a member, in the roster's order.
     pub async fn pull(&self, network: &str, roster: &Roster) -> Vec<Pulled> {
         let mut results: Vec<Pulled> = roster
@@ -81,18 +109,21 @@ impl Puller {
     }
 
     async fn one(&self, network: &str, name: &str, peer_id: &str, address: SocketAddr) -> Pulled {
+        let asked = self.moment();
         let nonce = nonce()?;
         let fetched = tokio::time::timeout(REPORT_DEADLINE, self.fetch(address, &nonce));
         let bytes = fetched.await.map_err(|_| ReportOutcome::TimedOut)??;
-        judge(
-            &bytes,
-            Expected {
-                peer_id,
-                network,
-                name,
-                nonce: &nonce,
-            },
-        )
+        let expected = Expected {
+            peer_id,
+            network,
+            name,
+            nonce: &nonce,
+        };
+        Ok(Answer {
+            report: judge(&bytes, expected)?,
+            asked,
+            received: self.moment(),
+        })
     }
 
     async fn fetch(&self, address: SocketAddr, nonce: &str) -> Result<axum::body::Bytes, ReportOutcome> {

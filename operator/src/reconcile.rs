@@ -1,6 +1,10 @@
 //! One round for one network: observe, decide, build, apply, measure, status. Only the outer steps touch the world.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use kube::{
@@ -23,10 +27,11 @@ use crate::{
     metrics::Metrics,
     network::{Identity, Network, NodeDefaults},
     observe::{Observed, SecretState, Stores, observe},
-    pull::Puller,
+    pull::{Moment, Puller},
+    reports::expire,
     resources::{desired, selector_text},
     roster::{Roster, roster},
-    status::{Input, compose, says_something_new},
+    status::{Input, compose, says_something_new, was_whole},
     transitions::{publish, transitions},
 };
 
@@ -51,6 +56,29 @@ pub struct Context {
     pub applied: Applied,
     /// How long to wait after an error.
     pub backoff: Backoff,
+    /// When each network's status was written.
+    pub writes: Writes,
+}
+
+/// When each network's status was last written, since the operator's start.
+#[derive(Debug, Default)]
+pub struct Writes(Mutex<HashMap<String, Moment>>);
+
+impl Writes {
+    fn since(&self, network: &str, now: Moment) -> Option<Duration> {
+        let writes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        writes.get(network).map(|written| now.saturating_sub(*written))
+    }
+
+    fn note(&self, network: &str, now: Moment) {
+        let mut writes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        writes.insert(network.to_owned(), now);
+    }
+
+    fn forget(&self, network: &str) {
+        let mut writes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        writes.remove(network);
+    }
 }
 
 /// Why a round was not finished. The next one begins anew.
@@ -96,9 +124,12 @@ pub async fn reconcile(resource: Arc<PeerNetwork>, context: Arc<Context>) -> Res
         progress.stall.is_some(),
         &observed,
     );
-    let pulled = context.puller.pull(&identity.path(), &roster).await;
+    let mut pulled = context.puller.pull(&identity.path(), &roster).await;
+    // In this order: if the operator is stopped between the two, the labels are too old, and never too young.
+    let (now, moment) = (Timestamp::now(), context.puller.moment());
+    expire(&mut pulled, moment);
     context.metrics.count_reports(&pulled);
-    let measured = measure(&roster, &pulled, probe_settings(&spec.probe));
+    let measured = measure(&roster, &pulled, probe_settings(&spec.probe), moment);
 
     let settled = !progress.changed
         && observed
@@ -114,7 +145,6 @@ pub async fn reconcile(resource: Arc<PeerNetwork>, context: Arc<Context>) -> Res
     };
     let nothing = PeerNetworkStatus::default();
     let previous = resource.status.as_ref().unwrap_or(&nothing);
-    let now = Timestamp::now();
     let next = compose(&Input {
         facts,
         selector: selector_text(&identity),
@@ -126,11 +156,13 @@ pub async fn reconcile(resource: Arc<PeerNetwork>, context: Arc<Context>) -> Res
         now,
     });
     context.metrics.note_network(&identity.path(), &next.conditions);
-    if says_something_new(previous, &next, now) {
+    let since_write = context.writes.since(&identity.path(), moment);
+    if says_something_new(previous, &next, since_write) {
         write_status(&context, &identity, &next)
             .await
             .map_err(Error::Status)?;
-        let told = transitions(&previous.conditions, &next.conditions);
+        context.writes.note(&identity.path(), moment);
+        let told = transitions(&previous.conditions, &next.conditions, was_whole(previous));
         for transition in &told {
             tracing::info!(
                 reason = transition.reason,
@@ -291,6 +323,7 @@ async fn write_status(
 /// Drops what is remembered of a network that is gone.
 pub fn forget(network: &str, context: &Context) {
     context.applied.forget(network);
+    context.writes.forget(network);
     context.backoff.reset(network);
     context.metrics.forget_network(network);
 }

@@ -1,13 +1,20 @@
 //! Judging what came back from an agent. Pure.
 
+use std::time::Duration;
+
 use peernet_api::{
     envelope::{self, OpenError},
     report::Report,
     v1alpha1::ReportOutcome,
 };
 
+use crate::pull::{Moment, Pulled};
+
 /// An agent whose event loop gave no sign of life for this long has stopped measuring, even if it still answers.
 const MAX_HEARTBEAT_AGE_MILLIS: u64 = 10_000;
+/// A report that was asked for longer ago than this is old. A round's deadlines add up to less, so that it takes an operator
+/// that was stopped in between.
+const MAX_ANSWER_AGE: Duration = Duration::from_secs(15);
 
 /// What a report must match to be believed.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +51,17 @@ pub fn judge(bytes: &[u8], expected: Expected<'_>) -> Result<Report, ReportOutco
     Ok(report)
 }
 
+/// Refuses what has become old since it was asked for: an answer waits in the socket for as long as the operator is stopped.
+pub fn expire(pulled: &mut [Pulled], now: Moment) {
+    for pulled in pulled {
+        if let Ok(answer) = pulled
+            && now.saturating_sub(answer.asked) > MAX_ANSWER_AGE
+        {
+            *pulled = Err(ReportOutcome::Stale);
+        }
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use peernet_api::{
@@ -53,6 +71,16 @@ pub(crate) mod tests {
     };
 
     use super::*;
+    use crate::pull::Answer;
+
+    /// A report that was asked for and came a moment ago, `now` being 100 s.
+    pub(crate) fn answer(report: Report) -> Answer {
+        Answer {
+            report,
+            asked: Duration::from_millis(99_990),
+            received: Duration::from_millis(99_995),
+        }
+    }
 
     /// A report that a member of the network `lab/mesh` gives if it knows nobody.
     pub(crate) fn report(name: &str) -> Report {
@@ -62,7 +90,7 @@ pub(crate) mod tests {
             network: "lab/mesh".into(),
             name: name.into(),
             agent_version: "0".into(),
-            uptime_millis: 1,
+            uptime_millis: 600_000,
             window_millis: 300_000,
             heartbeat_age_millis: 5,
             events_dropped: 0,
@@ -111,6 +139,15 @@ pub(crate) mod tests {
             ..report("mesh-0")
         };
         assert_eq!(judged(&stuck, "mesh-0"), Err(ReportOutcome::Stale));
+    }
+
+    #[test]
+    fn what_waited_for_a_stopped_operator_is_stale() {
+        let mut pulled = [Ok(answer(report("mesh-0"))), Err(ReportOutcome::TimedOut)];
+        expire(&mut pulled, Duration::from_millis(114_990));
+        assert!(pulled[0].is_ok());
+        expire(&mut pulled, Duration::from_millis(114_991));
+        assert_eq!(pulled, [Err(ReportOutcome::Stale), Err(ReportOutcome::TimedOut)]);
     }
 
     #[test]

@@ -88,6 +88,7 @@ mod tests {
             name: name.into(),
             kind: Some(kind),
             node_name: Some(node.into()),
+            zone: None,
             ip: None,
             ready: !terminating,
             terminating,

@@ -4,7 +4,7 @@ use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta:
 use kube::runtime::events::{Event, EventType, Recorder};
 use peernet_api::v1alpha1::conditions::{CONNECTED, READY, RECONCILING, STALLED};
 
-use crate::api_call::namespace_is_ending;
+use crate::{api_call::namespace_is_ending, conditions::is};
 
 /// Longest note of an event that the API server takes, in bytes.
 const MAX_NOTE: usize = 1024;
@@ -20,11 +20,14 @@ pub struct Transition {
     pub note: String,
 }
 
-/// What changed from `before` to `after`. A network's first look at itself is no change.
+/// What changed from `before` to `after`. A network's first look at itself is no change. `was_whole` is whether it was
+/// Ready once: until then nodes and peers are missing because they are still to come.
 #[must_use]
-pub fn transitions(before: &[Condition], after: &[Condition]) -> Vec<Transition> {
+pub fn transitions(before: &[Condition], after: &[Condition], was_whole: bool) -> Vec<Transition> {
     let find =
         |list: &[Condition], type_: &str| list.iter().find(|condition| condition.type_ == type_).cloned();
+    // While a rollout goes on, nodes come and go: that is expected, and told without alarm.
+    let expected = is(after, RECONCILING, "True") || !(was_whole || is(after, STALLED, "True"));
     let mut transitions = Vec::new();
     for type_ in [READY, CONNECTED, STALLED] {
         let Some(now) = find(after, type_) else { continue };
@@ -32,15 +35,13 @@ pub fn transitions(before: &[Condition], after: &[Condition]) -> Vec<Transition>
         let changed = then
             .as_ref()
             .is_none_or(|then| then.status != now.status || then.reason != now.reason);
-        let bad = now.status == if type_ == STALLED { "True" } else { "False" };
-        let was_bad = then.is_some_and(|then| then.status == if type_ == STALLED { "True" } else { "False" });
-        // While a rollout goes on, nodes come and go: that is expected, and told without alarm.
-        let rolling = find(after, RECONCILING).is_some_and(|condition| condition.status == "True");
+        let bad = is_bad(&now);
+        let was_bad = then.as_ref().is_some_and(is_bad);
         if !changed || !(bad || was_bad) {
             continue;
         }
         let transition = Transition {
-            warning: bad && !rolling,
+            warning: bad && !expected,
             reason: now.reason.clone(),
             note: shorten(&now.message),
         };
@@ -53,6 +54,15 @@ pub fn transitions(before: &[Condition], after: &[Condition]) -> Vec<Transition>
         }
     }
     transitions
+}
+
+/// Whether somebody may want to know. That nobody reports is told by `Ready`.
+fn is_bad(condition: &Condition) -> bool {
+    match condition.type_.as_str() {
+        STALLED => condition.status == "True",
+        READY => condition.status != "True",
+        _ => condition.status == "False",
+    }
 }
 
 /// Publishes events. A failure is logged: an event is a courtesy, and must not hold up the work.
@@ -109,7 +119,11 @@ mod tests {
     }
 
     fn reasons(before: &[Condition], after: &[Condition]) -> Vec<(bool, String)> {
-        transitions(before, after)
+        told(before, after, true)
+    }
+
+    fn told(before: &[Condition], after: &[Condition], was_whole: bool) -> Vec<(bool, String)> {
+        transitions(before, after, was_whole)
             .into_iter()
             .map(|told| (told.warning, told.reason))
             .collect()
@@ -131,6 +145,33 @@ mod tests {
             condition(RECONCILING, "True", "RollingOut"),
         ];
         assert_eq!(reasons(&[], &after), [(false, "NodesNotReady".to_owned())]);
+    }
+
+    #[test]
+    fn what_is_still_to_come_raises_no_alarm() {
+        let before = [condition(READY, "False", "NodesNotReady")];
+        let after = [
+            condition(READY, "False", "PeersMissing"),
+            condition(CONNECTED, "False", "PeersMissing"),
+        ];
+        assert_eq!(told(&before, &after, false), [(false, "PeersMissing".to_owned())]);
+        assert_eq!(told(&before, &after, true), [(true, "PeersMissing".to_owned())]);
+        let stalled = [
+            condition(READY, "False", "InvalidSpec"),
+            condition(STALLED, "True", "InvalidSpec"),
+        ];
+        assert_eq!(told(&before, &stalled, false), [(true, "InvalidSpec".to_owned())]);
+    }
+
+    #[test]
+    fn that_samples_ceased_is_told() {
+        let well = [condition(READY, "True", "AllNodesConnected")];
+        let unknown = [condition(READY, "Unknown", "AwaitingSamples")];
+        assert_eq!(reasons(&well, &unknown), [(true, "AwaitingSamples".to_owned())]);
+        assert_eq!(
+            reasons(&unknown, &well),
+            [(false, "AllNodesConnected".to_owned())]
+        );
     }
 
     #[test]

@@ -15,8 +15,8 @@ pub use spec::{
     Workload,
 };
 pub use status::{
-    Columns, Link, MAX_NODE_ROWS, MAX_WORST_LINKS, NodeStatus, PeerNetworkStatus, PeersStatus, ReportOutcome,
-    RttStatus,
+    Clock, Columns, Distribution, LateEnd, Link, LossStatus, MAX_NODE_ROWS, MAX_WORST_LINKS, MAX_ZONE_PAIRS,
+    NetworkDistribution, NodeStatus, PeerNetworkStatus, PeersStatus, ReportOutcome, ZonePair,
 };
 
 /// The CustomResourceDefinition as YAML, as it lies in `crds/peernetworks.yaml` and in the chart.

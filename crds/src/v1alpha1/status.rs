@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 pub const MAX_NODE_ROWS: usize = 64;
 /// Most rows of [`PeerNetworkStatus::worst_links`].
 pub const MAX_WORST_LINKS: usize = 5;
+/// Most rows of [`PeerNetworkStatus::zones`].
+pub const MAX_ZONE_PAIRS: usize = 16;
 
 /// What the operator saw of the network: a bounded summary. A number that is not known is left out.
 #[derive(KubeSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
@@ -50,21 +52,49 @@ pub struct PeerNetworkStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peers: Option<PeersStatus>,
 
-    /// Round-trip time of libp2p ping over all pairs of nodes, if any was measured within the window. Percentiles come
-    /// from the merged distributions of all nodes.
+    /// Cold round-trip times of libp2p ping over all pairs of nodes: the first answer of each burst, what a rare request
+    /// feels, with the time that both hosts took. Percentiles come from the merged distributions of all nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rtt: Option<RttStatus>,
+    pub rtt: Option<Distribution>,
 
-    /// Probes without an answer in time, in millionths of all probes sent within the window. Left out if none was sent.
-    /// A peer without a connection is not probed: it shows in `peers`.
+    /// Warm round-trip times of libp2p ping: the smallest of each burst, the floor of the path through both hosts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warm: Option<Distribution>,
+
+    /// The network's own round-trip times, by STAMP (RFC 8762) with the kernel's timestamps: without the time that either
+    /// host took to run its agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkDistribution>,
+
+    /// Time that the same STAMP probes spent in both hosts together, before, between and after the network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hosts: Option<Distribution>,
+
+    /// Probes without an answer in time, in millionths of all probes: `loss.ppm`. A peer without a connection is not
+    /// probed: it shows in `peers`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub loss_ppm: Option<i32>,
 
-    /// The pairs of nodes with the highest 99th percentile, worst first, at most 5.
+    /// What got lost, by way and direction.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss: Option<LossStatus>,
+
+    /// The pairs of nodes with the highest 99th percentile of the cold round-trip time, worst first, at most 5.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 5))]
     pub worst_links: Vec<Link>,
+
+    /// The round trips from zone to zone, worst first, at most 16. A node's zone is the label
+    /// `topology.kubernetes.io/zone` of its pod, which Kubernetes 1.35 and later copies from the Kubernetes node. A node
+    /// without it is in no zone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub zones: Vec<ZonePair>,
+
+    /// Number of pairs of zones that `zones` has no room for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zones_omitted: Option<i32>,
 
     /// The network's nodes, those with trouble first, at most 64.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -76,9 +106,14 @@ pub struct PeerNetworkStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nodes_omitted: Option<i32>,
 
-    /// When the newest sample behind these numbers was taken.
+    /// When the newest sample behind these numbers was taken, by the operator's clock. If this grows old, so do the numbers:
+    /// nobody writes them anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_sample_time: Option<Time>,
+
+    /// When the network was Ready for the first time. Until then, what is missing is expected, and no Event warns of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_ready_time: Option<Time>,
 
     /// Texts for the columns of `kubectl get`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -96,10 +131,11 @@ pub struct PeersStatus {
     pub fewest_connected: i32,
 }
 
-/// A distribution of round-trip times, in microseconds.
+/// A distribution of times within the last `spec.probe.window`, in microseconds. It is left out if its newest sample is older
+/// than three times `spec.probe.interval` and `spec.probe.timeout`.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct RttStatus {
+pub struct Distribution {
     /// Median, in microseconds.
     pub p50_micros: i64,
     /// 90th percentile, in microseconds.
@@ -108,8 +144,79 @@ pub struct RttStatus {
     pub p99_micros: i64,
     /// Largest, in microseconds.
     pub max_micros: i64,
-    /// Number of round trips that these stand on.
+    /// Number of samples that these stand on.
     pub samples: i64,
+    /// When the newest of them was taken, by the operator's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest_sample_time: Option<Time>,
+}
+
+/// The network's own round-trip times, and what they are worth.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NetworkDistribution {
+    /// The times.
+    #[serde(flatten)]
+    pub times: Distribution,
+    /// Which clock stamped the packets.
+    pub clock: Clock,
+    /// Samples that a host was late for by more than 3 ms. With the kernel's clock their network time stands; without it,
+    /// they are in no number.
+    pub host_limited: i64,
+    /// Answered probes without a round trip: a clock was stepped between the stamps, or a stamp was missing.
+    pub voided: i64,
+}
+
+/// Which clock stamped STAMP's packets.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+pub enum Clock {
+    /// The kernels of both hosts: the time that agents wait for a CPU is not in the round trip.
+    #[default]
+    Kernel,
+    /// The agents themselves, at one end or at both: the time that they wait for a CPU is in the round trip. Columns show
+    /// such numbers with a `~`.
+    UserSpace,
+    /// Some pairs have the one, some the other. Columns show such numbers with a `~`.
+    Mixed,
+}
+
+/// What got lost within the last `spec.probe.window`. A pair whose newest probe is too old is left out, as with round trips.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LossStatus {
+    /// Probes of libp2p ping without an answer in time, in millionths of all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub ppm: Option<i32>,
+    /// Number of probes that this stands on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub probes: Option<i64>,
+    /// When the newest of them came to an end, answered or not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub newest_probe_time: Option<Time>,
+    /// Segments that TCP sent again on the measured connections. Each shows as a round trip of some 200 ms, and never as
+    /// loss. Left out if no agent can tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tcp_retransmissions: Option<i64>,
+    /// STAMP packets lost on the way there, in millionths of those whose fate is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub forward_ppm: Option<i32>,
+    /// Answers to STAMP packets lost on the way back, in millionths of the packets that got there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub backward_ppm: Option<i32>,
+    /// STAMP packets that nobody knows yet where they got lost, in millionths of all: a later answer tells. If no answer
+    /// comes any more, all losses end up here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub undirected_ppm: Option<i32>,
+    /// Number of STAMP packets that the last three stand on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub udp_probes: Option<i64>,
+    /// When the newest of them came to an end, answered or not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub newest_udp_probe_time: Option<Time>,
 }
 
 /// The round trips from one node to another.
@@ -122,13 +229,90 @@ pub struct Link {
     /// The node that answered.
     #[schemars(length(max = 253))]
     pub to: String,
-    /// 99th percentile of the round-trip time, in microseconds.
+    /// 99th percentile of the cold round-trip time, in microseconds.
     pub rtt_p99_micros: i64,
-    /// Probes without an answer in time, in millionths.
+    /// Probes of libp2p ping without an answer in time, in millionths. Left out if no probe came to an end of late.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000))]
-    pub loss_ppm: i32,
-    /// Number of round trips measured.
+    pub loss_ppm: Option<i32>,
+    /// Number of cold round trips measured.
     pub samples: i64,
+    /// When the newest of them was taken, by the operator's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest_sample_time: Option<Time>,
+    /// 99th percentile of the network's own round-trip time, in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_p99_micros: Option<i64>,
+    /// 99th percentile of the time in both hosts, in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hosts_p99_micros: Option<i64>,
+    /// Which clock stamped the packets that these two stand on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<Clock>,
+    /// STAMP packets lost on the way to the node that answers, in millionths of those whose fate is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub forward_loss_ppm: Option<i32>,
+    /// Answers lost on the way back, in millionths of the packets that got there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub backward_loss_ppm: Option<i32>,
+    /// Whose host is late, if more than 1 % of the samples waited in the hosts for more than 3 ms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub late_end: Option<LateEnd>,
+    /// What was the network and what the hosts, in words: `network 41us, hosts 160us`. Both are 99th percentiles.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub breakdown: Option<String>,
+}
+
+/// The end of a pair whose host is late.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+pub enum LateEnd {
+    /// The host of the node that sent the probes.
+    From,
+    /// The host of the node that answered.
+    To,
+    /// Both hosts.
+    Both,
+}
+
+/// The round trips from the nodes of one zone to those of another, or of the same.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ZonePair {
+    /// The zone of the nodes that sent the probes.
+    #[schemars(length(max = 63))]
+    pub from: String,
+    /// The zone of the nodes that answered.
+    #[schemars(length(max = 63))]
+    pub to: String,
+    /// Median of the cold round-trip time, in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtt_p50_micros: Option<i64>,
+    /// 99th percentile of the cold round-trip time, in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtt_p99_micros: Option<i64>,
+    /// Number of cold round trips measured.
+    pub samples: i64,
+    /// When the newest sample of either kind was taken, by the operator's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest_sample_time: Option<Time>,
+    /// Median of the network's own round-trip time, in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_p50_micros: Option<i64>,
+    /// 99th percentile of the network's own round-trip time, in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_p99_micros: Option<i64>,
+    /// Number of these round trips measured.
+    pub network_samples: i64,
+    /// Which clock stamped the packets that these stand on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<Clock>,
+    /// Probes of libp2p ping without an answer in time, in millionths.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub loss_ppm: Option<i32>,
 }
 
 /// One node of the network.
@@ -157,9 +341,24 @@ pub struct NodeStatus {
     /// Number of this network's nodes that it is connected to, if it reported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connected_peers: Option<i32>,
-    /// 99th percentile of its round trips to all peers, in microseconds, if it measured any.
+    /// 99th percentile of its cold round trips to all peers, in microseconds, if it measured any of late.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rtt_p99_micros: Option<i64>,
+    /// When the newest of these was taken, by the operator's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest_sample_time: Option<Time>,
+    /// 99th percentile of the host delay, in microseconds: the time that its own STAMP probes waited in its host, and that
+    /// those of its peers waited in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_delay_p99_micros: Option<i64>,
+    /// Share of the window in which its CPU limit kept its agent from running, in millionths. Left out if the kernel does
+    /// not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub throttled_ppm: Option<i32>,
+    /// Number of libp2p probes that its own host delayed by more than 3 ms. They are no loss.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_limited: Option<i64>,
 }
 
 /// What became of a node's report. Only accepted ones are in any number.
@@ -199,14 +398,30 @@ pub struct Columns {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub peers: Option<String>,
-    /// Median round-trip time: `212us`.
+    /// Median of the cold round-trip time: `212us`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub rtt_p50: Option<String>,
-    /// 99th percentile of the round-trip time: `1.4ms`.
+    /// 99th percentile of the cold round-trip time: `1.4ms`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub rtt_p99: Option<String>,
+    /// Median of the network's own round-trip time: `27us`, or `~27us` if it is not the kernel's stamps alone that it stands on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub net_p50: Option<String>,
+    /// 99th percentile of the network's own round-trip time: `100us`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub net_p99: Option<String>,
+    /// 99th percentile of the time in both hosts: `45ms`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub host_p99: Option<String>,
+    /// What was the network and what the hosts, both as 99th percentiles: `network 41us, hosts 160us`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub breakdown: Option<String>,
     /// Probes without an answer: `0.2%`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]

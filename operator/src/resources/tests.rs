@@ -111,7 +111,7 @@ fn ports_are_named_so_that_the_scheduler_knows_what_a_node_has_left() {
     let stamp = ("stamp".to_owned(), 8620, "UDP".to_owned());
     for host_network in [false, true] {
         let with = ports(json!({"hostNetwork": host_network}));
-        assert_eq!(with, [tcp.as_slice(), &[stamp.clone()]].concat());
+        assert_eq!(with, [tcp.as_slice(), std::slice::from_ref(&stamp)].concat());
         let without = json!({"hostNetwork": host_network, "probe": {"stamp": {"enabled": false}}});
         assert_eq!(ports(without), tcp);
     }

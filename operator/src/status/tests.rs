@@ -1,16 +1,27 @@
 use peernet_api::{
     identity::NetworkSecret,
-    v1alpha1::{RttStatus, Workload},
+    v1alpha1::{Clock, LateEnd, Workload},
 };
 
-use super::*;
+use super::{columns::display_loss, *};
 use crate::{
     decide::Stall,
     measure::Measurements,
     observe::ObservedPod,
-    reports::tests::report,
+    reports::tests::{answer, report},
     roster::{Roster, roster},
 };
+
+fn spread(p50_micros: i64, p99_micros: i64) -> Spread {
+    Spread {
+        p50_micros,
+        p90_micros: p50_micros,
+        p99_micros,
+        max_micros: p99_micros,
+        samples: 60,
+        newest: Duration::from_millis(300),
+    }
+}
 
 /// A network of three, all well, to be spoilt by each test.
 struct Scene {
@@ -30,6 +41,7 @@ impl Scene {
                 name: format!("mesh-{at}"),
                 kind: Some(Workload::StatefulSet),
                 node_name: Some(format!("n{at}")),
+                zone: None,
                 ip: None,
                 ready: true,
                 terminating: false,
@@ -42,28 +54,33 @@ impl Scene {
             pulled: roster
                 .members
                 .iter()
-                .map(|member| Ok(report(&member.name)))
+                .map(|member| Ok(answer(report(&member.name))))
                 .collect(),
             roster,
             measured: Measurements {
                 members: vec![
                     Some(MemberMeasurements {
                         connected: 2,
-                        rtt_p99_micros: Some(900)
+                        rtt: Some(spread(212, 900)),
+                        ..MemberMeasurements::default()
                     });
                     3
                 ],
                 expected_peers: 2,
                 fewest_connected: Some(2),
-                rtt: Some(RttStatus {
-                    p50_micros: 212,
-                    p90_micros: 400,
-                    p99_micros: 1_400,
-                    max_micros: 2_000,
-                    samples: 60,
-                }),
-                loss_ppm: Some(0),
-                newest_sample_age: Some(Duration::from_millis(300)),
+                numbers: Numbers {
+                    rtt: Some(spread(212, 1_400)),
+                    network: Some(spread(27, 100)),
+                    hosts: Some(spread(160, 1_250)),
+                    clock: Some(Clock::Kernel),
+                    loss: Loss {
+                        ppm: Some(0),
+                        probes: 60,
+                        newest: Some(Duration::from_millis(300)),
+                        ..Loss::default()
+                    },
+                    ..Numbers::default()
+                },
                 ..Measurements::default()
             },
             settled: true,
@@ -134,6 +151,20 @@ fn a_healthy_network_is_ready_and_its_columns_are_filled() {
         ("3/3", Some("2/2"), Some("212us"), Some("1.4ms"))
     );
     assert_eq!(columns.loss.as_deref(), Some("0%"));
+    assert_eq!(
+        (
+            columns.net_p50.as_deref(),
+            columns.net_p99.as_deref(),
+            columns.host_p99.as_deref(),
+            columns.breakdown.as_deref()
+        ),
+        (
+            Some("27us"),
+            Some("100us"),
+            Some("1.25ms"),
+            Some("network 100us, hosts 1.25ms")
+        )
+    );
     assert_eq!(scene.status().last_sample_time.unwrap().0.as_second(), 999_999);
 }
 
@@ -207,8 +238,9 @@ fn without_any_report_connectivity_is_unknown_and_no_number_is_shown() {
 #[test]
 fn connected_nodes_without_a_round_trip_are_not_ready() {
     let mut scene = Scene::well();
-    scene.measured.rtt = None;
-    scene.assert_condition("Ready", "False", "AwaitingSamples", "no round trip");
+    scene.measured.numbers.rtt = None;
+    scene.assert_condition("Ready", "Unknown", "AwaitingSamples", "no round trip");
+    assert_eq!(scene.status().columns.unwrap().rtt_p99, None);
 }
 
 #[test]
@@ -301,27 +333,133 @@ fn rows_are_bounded_and_the_rest_is_counted() {
 fn a_status_is_written_only_if_it_says_something_new() {
     let mut scene = Scene::well();
     let first = scene.status();
-    assert!(says_something_new(
-        &PeerNetworkStatus::default(),
-        &first,
-        scene.now
-    ));
-    assert!(!says_something_new(&first, &first, scene.now));
+    let second = Duration::from_secs(1);
+    assert!(says_something_new(&PeerNetworkStatus::default(), &first, None));
+    assert!(!says_something_new(&first, &first, None));
     scene.previous = first.clone();
 
-    let mut later = |p50: i64, after: i64| {
-        scene.now = Timestamp::from_second(1_000_000 + after).unwrap();
-        scene.measured.rtt.as_mut().unwrap().p50_micros = p50;
-        says_something_new(&first, &scene.status(), scene.now)
+    let mut later = |p50: i64, after: Duration| {
+        scene.measured.numbers.rtt.as_mut().unwrap().p50_micros = p50;
+        says_something_new(&first, &scene.status(), Some(after))
     };
-    assert!(!later(220, 5), "4 % is no news");
-    assert!(later(250, 5), "18 % is");
-    assert!(later(220, 31), "a little news is told after a while");
+    assert!(!later(220, second * 5), "4 % is no news");
+    assert!(later(250, second * 5), "18 % is");
+    assert!(later(220, second * 30), "a little news is told after a while");
+    scene.measured.numbers.network = Some(spread(38, 100));
+    assert!(
+        !says_something_new(&first, &scene.status(), Some(second)),
+        "11 us are no news, even if they are 40 %"
+    );
+    scene.measured.numbers.network = None;
+    assert!(
+        says_something_new(&first, &scene.status(), Some(second)),
+        "that a number is not known any more is told at once"
+    );
+    scene.measured.numbers.network = first_network();
     scene.pod(0).ready = false;
     assert!(
-        says_something_new(&first, &scene.status(), scene.now),
+        says_something_new(&first, &scene.status(), Some(second)),
         "a node's state is told at once"
     );
+}
+
+fn first_network() -> Option<Spread> {
+    Scene::well().measured.numbers.network
+}
+
+#[test]
+fn a_stepped_wall_clock_hinders_no_write() {
+    let mut scene = Scene::well();
+    let first = scene.status();
+    let written_long_ago = Some(Duration::from_secs(31));
+    for step in [-3_600, 3_600] {
+        scene.now = Timestamp::from_second(1_000_000 + step).unwrap();
+        let next = scene.status();
+        assert_eq!(
+            next.last_sample_time.as_ref().unwrap().0.as_second(),
+            999_999 + step
+        );
+        assert!(says_something_new(&first, &next, written_long_ago));
+        scene.measured.numbers.rtt = None;
+        assert!(says_something_new(&next, &scene.status(), Some(Duration::ZERO)));
+        scene = Scene::well();
+    }
+}
+
+#[test]
+fn the_worst_link_is_told_as_long_as_it_is_one() {
+    let mut scene = Scene::well();
+    let link = |to: &str| Pair {
+        from: "mesh-0".into(),
+        to: to.into(),
+        numbers: scene.measured.numbers.clone(),
+        late_end: Some(LateEnd::To),
+    };
+    let links = [link("mesh-1"), link("mesh-2")];
+    scene.measured.worst_links = links.to_vec();
+    let first = scene.status();
+    let shown = &first.worst_links[0];
+    assert_eq!(
+        (shown.breakdown.as_deref(), shown.late_end, shown.clock),
+        (
+            Some("network 100us, hosts 1.25ms"),
+            Some(LateEnd::To),
+            Some(Clock::Kernel)
+        )
+    );
+    assert_eq!(
+        first.columns.as_ref().unwrap().worst_link.as_deref(),
+        Some("mesh-0 -> mesh-1 1.4ms")
+    );
+    let second = Some(Duration::from_secs(1));
+    scene.measured.worst_links.reverse();
+    assert!(!says_something_new(&first, &scene.status(), second));
+    scene.measured.worst_links.pop();
+    assert!(says_something_new(&first, &scene.status(), second));
+}
+
+#[test]
+fn a_number_that_stands_on_user_space_stamps_says_so() {
+    for (clock, shown) in [
+        (Some(Clock::Kernel), "100us"),
+        (Some(Clock::UserSpace), "~100us"),
+        (Some(Clock::Mixed), "~100us"),
+    ] {
+        let mut scene = Scene::well();
+        scene.measured.numbers.clock = clock;
+        let status = scene.status();
+        assert_eq!(status.network.unwrap().clock, clock.unwrap());
+        let columns = status.columns.unwrap();
+        assert_eq!(columns.net_p99.as_deref(), Some(shown));
+        assert_eq!(
+            columns.breakdown.unwrap().contains("hosts ~"),
+            shown.starts_with('~')
+        );
+        assert_eq!(columns.rtt_p99.as_deref(), Some("1.4ms"));
+    }
+}
+
+#[test]
+fn that_a_network_was_ready_once_is_remembered() {
+    let mut scene = Scene::well();
+    scene.pod(0).ready = false;
+    let forming = scene.status();
+    assert!(forming.first_ready_time.is_none() && !was_whole(&forming));
+    scene.previous = forming;
+    scene.pod(0).ready = true;
+    let whole = scene.status();
+    let since = whole.first_ready_time.clone();
+    assert_eq!(since.as_ref().unwrap().0, scene.now);
+    scene.previous = whole;
+    scene.now = Timestamp::from_second(1_000_050).unwrap();
+    scene.pod(0).ready = false;
+    assert!(was_whole(&scene.status()) && scene.status().first_ready_time == since);
+    // A status of an operator that did not know of this.
+    scene.previous = PeerNetworkStatus {
+        first_ready_time: None,
+        ..scene.previous.clone()
+    };
+    assert!(scene.status().first_ready_time.is_some());
 }
 
 #[test]
