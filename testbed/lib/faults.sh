@@ -108,7 +108,7 @@ apply_switch_faults() {
 }
 
 apply_node_faults() { # NODE
-    local node=$1 kind a b values hook
+    local node=$1 kind a b values hook probability protocol
     {
         echo "*mangle"
         echo ":$CHAIN - [0:0]" # an existing chain is emptied, in the same transaction
@@ -120,7 +120,10 @@ apply_node_faults() { # NODE
                     print_rules "$a" "$b" "-j DROP"
                     print_rules "$b" "$a" "-j DROP"
                     ;;
-                loss) print_rules "$a" "$b" "-m statistic --mode random --probability $values -j DROP" ;;
+                loss)
+                    read -r probability protocol <<<"$values"
+                    print_rules "$a" "$b" "${protocol:+-p $protocol} -m statistic --mode random --probability $probability -j DROP"
+                    ;;
                 delay)
                     print_rules "$a" "$b" "-j NFQUEUE --queue-num $(start_delay "$node" "$a" "$b" "$values") --queue-bypass"
                     ;;
@@ -143,6 +146,37 @@ print_rules() { # FROM TO RULE
     done
 }
 
+# How many packets the loss from A to B has dropped since faults were last changed: the counters of its rules.
+print_dropped() { # A B
+    local a b addresses
+    a=$(parse_end "$1")
+    b=$(parse_end "$2")
+    [[ -e $(fault_file loss "$a" "$b") ]] || die "nothing is lost from $1 to $2"
+    addresses=$(for_each_pair "$a" "$b")
+    in_netns "$(place_of_rule "$a" "$b")" iptables -w 10 -t mangle -S "$CHAIN" -v |
+        awk -v pairs="$addresses" '
+            BEGIN { split(pairs, list, "\n"); for (n in list) wanted[list[n]] }
+            / statistic / { for (n = 1; n < NF; n++) { if ($n == "-s") from = $(n + 1); if ($n == "-d") to = $(n + 1); if ($n == "-c") count = $(n + 1) }
+                            if ((from " " to) in wanted) sum += count }
+            END { print sum + 0 }'
+}
+
+for_each_pair() { # A B: addresses as iptables prints them
+    local from to
+    for from in $(end_addresses "$1"); do
+        for to in $(end_addresses "$2"); do echo "$from $to"; done
+    done
+}
+
+# What the delay from A to B has done: see faults/delay.c.
+print_held() { # A B
+    local a b
+    a=$(parse_end "$1")
+    b=$(parse_end "$2")
+    [[ -e $(fault_file delay "$a" "$b") ]] || die "nothing is delayed from $1 to $2"
+    cat "$(held_log "$a" "$b")"
+}
+
 # Delay: kernels of small virtual machines lack netem, but every one has NFQUEUE: a program of ours holds each packet.
 
 DELAY_PROGRAM=$PEERNET_CACHE/delay
@@ -154,6 +188,7 @@ build_delay_program() {
     cc -O2 -Wall -Wextra -o "$DELAY_PROGRAM" "$source" -lnetfilter_queue || die "cannot build $source"
 }
 
+held_log() { echo "$FAULTS/held-$1-$2.log"; } # A B
 delay_pid_file() { echo "$FAULTS/program-$1-$2"; } # A B
 
 # Prints the queue's number. The number need only be unlike the others of the same node: it is the delay's place in time.
@@ -165,9 +200,10 @@ start_delay() { # NODE A B "MS JITTER"
         queue=$(($(cat "$FAULTS/last-queue" 2>/dev/null || echo 0) + 1))
         echo "$queue" >"$FAULTS/last-queue"
         echo "$queue" >"$queue_file"
-        # shellcheck disable=SC2086 # the values are two numbers
-        setsid nsenter --net="$NETNS_FOLDER/$PREFIX$1" "$DELAY_PROGRAM" "$queue" $4 \
-            >>"$FAULTS/delay.log" 2>&1 9>&- </dev/null &
+        local milliseconds jitter
+        read -r milliseconds jitter <<<"$4"
+        setsid nsenter --net="$NETNS_FOLDER/$PREFIX$1" "$DELAY_PROGRAM" "$queue" "$milliseconds" "${jitter:-0}" \
+            "$(held_log "$2" "$3")" >>"$FAULTS/delay.log" 2>&1 9>&- </dev/null &
         record_process "$file" $!
     fi
     cat "$queue_file"

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fs, time::Duration};
 use peernet_e2e::{
     Outcome,
     network::{Network, is_whole},
-    round_trip,
+    processes, round_trip,
     scenario::{Scenario, scenario, tool_image},
     settings::SETTINGS,
 };
@@ -70,39 +70,16 @@ async fn memory(scenario: &Scenario, nodes: i32, goal: &str) -> Outcome<Option<[
     Ok(Some(row(&what, &memory, "MiB", goal)))
 }
 
-/// Resident memory of a network's agents by their name, in KiB. The testbed's nodes are namespaces of this machine, so that
-/// their processes are seen here.
+/// Resident memory of a network's agents by their name, in KiB.
 fn resident_kib(network: &str) -> Outcome<BTreeMap<String, u64>> {
     let mut found = BTreeMap::new();
-    for process in fs::read_dir("/proc")? {
-        let process = process?.path();
-        // A process may end while it is looked at.
-        let (Ok(environment), Ok(status)) = (
-            fs::read(process.join("environ")),
-            fs::read_to_string(process.join("status")),
-        ) else {
-            continue;
-        };
-        let environment = String::from_utf8_lossy(&environment).into_owned();
-        let variable = |name: &str| {
-            environment
-                .split('\0')
-                .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
-        };
-        if variable("PEERNET_NETWORK") != Some(network) {
-            continue;
-        }
+    for (name, id) in processes::agents_of(network)? {
+        let status = fs::read_to_string(format!("/proc/{id}/status"))?;
         let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kib = resident.and_then(|text| text.trim().strip_suffix(" kB")?.parse().ok());
-        if let (Some(name), Some(kib)) = (variable("PEERNET_NAME"), kib) {
-            found.insert(name.to_owned(), kib);
-        }
+        found.insert(name, kib.ok_or("no VmRSS")?);
     }
-    if found.is_empty() {
-        Err(format!("no agent of {network} runs on this machine").into())
-    } else {
-        Ok(found)
-    }
+    Ok(found)
 }
 
 /// The agents' median over the median of raw TCP, for the same pair of pods at the same time.

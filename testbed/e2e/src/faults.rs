@@ -2,7 +2,12 @@
 
 use std::process::{Command, Stdio};
 
-use crate::{Outcome, command::run, settings::SETTINGS};
+use crate::{
+    Outcome,
+    command::run,
+    settings::SETTINGS,
+    truth::held::{self, Held},
+};
 
 /// Something that is broken, until this is dropped.
 #[must_use = "the fault ends at once if this is dropped"]
@@ -30,6 +35,28 @@ impl Fault {
             &[&["clear", a, b]],
         )
         .await
+    }
+
+    /// So many percent of the packets of one protocol, `udp` or `tcp`, are lost from one end to the other, and none back.
+    ///
+    /// # Errors
+    /// If the testbed can't do it.
+    pub async fn loss_one_way(from: &str, to: &str, percent: u32, protocol: &str) -> Outcome<Self> {
+        let percent = percent.to_string();
+        Self::begin(
+            &[&["loss", from, to, &percent, protocol]],
+            &[&["clear", from, to]],
+        )
+        .await
+    }
+
+    /// Packets from one end to the other take so many milliseconds longer, plus a random part of `jitter`.
+    ///
+    /// # Errors
+    /// If the testbed can't do it.
+    pub async fn delay(from: &str, to: &str, millis: u32, jitter: u32) -> Outcome<Self> {
+        let (millis, jitter) = (millis.to_string(), jitter.to_string());
+        Self::begin(&[&["delay", from, to, &millis, &jitter]], &[&["clear", from, to]]).await
     }
 
     /// A node has no power.
@@ -85,6 +112,22 @@ impl Drop for Fault {
             }
         }
     }
+}
+
+/// How many packets a loss from one end to the other has dropped so far: the counters of the rule that drops them.
+///
+/// # Errors
+/// If there is no such loss.
+pub async fn dropped(from: &str, to: &str) -> Outcome<u64> {
+    Ok(testbed(&["dropped", from, to]).await?.trim().parse()?)
+}
+
+/// What a delay from one end to the other has done so far.
+///
+/// # Errors
+/// If there is no such delay.
+pub async fn held(from: &str, to: &str) -> Outcome<Vec<Held>> {
+    Ok(held::read(&testbed(&["held", from, to]).await?)?)
 }
 
 /// Ends what a killed run may have broken.

@@ -9,7 +9,9 @@
 //! | [`history`] | every status that a network had |
 //! | [`operator`] | the operator's installation: Helm, its pod, its log |
 //! | [`faults`] | partitions, lost packets, power cuts, stopped components; each ends when its value is dropped |
+//! | [`processes`] | the agents' processes on this machine: to stop one, or to look at it |
 //! | [`round_trip`] | raw TCP round trips between two pods, as a yardstick |
+//! | [`truth`] | packet captures, exact percentiles, what the delaying program did: for the truth bench |
 //! | [`command`] | programs, with a deadline each |
 //!
 //! `make e2e` sets everything up and runs the tests. One process of tests uses a cluster at a time.
@@ -21,9 +23,11 @@ pub mod faults;
 pub mod history;
 pub mod network;
 pub mod operator;
+pub mod processes;
 pub mod round_trip;
 pub mod scenario;
 pub mod settings;
+pub mod truth;
 pub mod waiting;
 
 /// Why a test can't go on, in words.

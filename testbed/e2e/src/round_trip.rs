@@ -1,6 +1,6 @@
 //! Raw TCP round trips between the very pods that the agents run in: the yardstick for what agents report.
 //!
-//! `tcp-rtt` runs in an ephemeral container of the agent's pod, so that it has the agent's own network namespace.
+//! `yardstick` runs in an ephemeral container of the agent's pod, so that it has the agent's own network namespace.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -54,7 +54,7 @@ pub async fn ping(
     pace_ms: u32,
 ) -> Outcome<TcpRtt> {
     let (to, rounds, pace) = (format!("{to}:{PORT}"), rounds.to_string(), pace_ms.to_string());
-    let container = add_container(network, pod, image, &["ping", &to, &rounds, &pace]).await?;
+    let container = add_container(network, pod, image, &["tcp", &to, &rounds, &pace]).await?;
     eventually(format!("container {container} of pod {pod} to end"), async || {
         let pod = network.api::<Pod>().get(pod).await?;
         let state = state_of(&pod, &container).ok_or("no state yet")?;
@@ -83,8 +83,8 @@ fn state_of(pod: &Pod, container: &str) -> Option<k8s_openapi::api::core::v1::Co
 }
 
 async fn add_container(network: &Network, pod: &str, image: &str, arguments: &[&str]) -> Outcome<String> {
-    let name = format!("tcp-rtt-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-    let mut command = vec!["/bin/tcp-rtt"];
+    let name = format!("yardstick-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+    let mut command = vec!["/bin/yardstick"];
     command.extend(arguments);
     // Pod Security `restricted` holds for these, too.
     let patch = Patch::Strategic(json!({"spec": {"ephemeralContainers": [{

@@ -18,7 +18,7 @@ pub struct Settings {
     pub operator_image: Image,
     /// Image of the agents (`PEERNET_NODE_IMAGE`).
     pub node_image: Image,
-    /// Image with `tcp-rtt` and `hostile-agent` (`PEERNET_TOOL_IMAGE`), if the cluster has it.
+    /// Image with `yardstick` and `hostile-agent` (`PEERNET_TOOL_IMAGE`), if the cluster has it.
     pub tool_image: Option<Image>,
     /// The checkout.
     pub checkout: PathBuf,
