@@ -1,6 +1,6 @@
 # Everything starts here. `make demo` and `make test` bring what they need; testbed/README.md says how.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down test check e2e dist bench generate FORCE
+.PHONY: help demo demo-down test check e2e dist bench truth generate FORCE
 
 help:
 	@echo 'make demo       from nothing to round-trip times: cluster, images, chart, a network (first time: about 20 minutes)'
@@ -10,6 +10,7 @@ help:
 	@echo 'make e2e        the end-to-end tests alone; the cluster stays up afterwards (testbed/cluster down)'
 	@echo 'make dist       both programs, static, in dist/'
 	@echo 'make bench      measure what PeerNet promises'
+	@echo 'make truth      the numbers beside packet captures, raw round trips and real faults: writes docs/truth.md'
 	@echo 'make generate   write the CustomResourceDefinition anew from the types'
 	@echo
 	@echo 'With KUBECONFIG set, demo, test and e2e use that cluster, and the images that PEERNET_OPERATOR_IMAGE and'
@@ -32,6 +33,9 @@ e2e:
 
 bench:
 	@testbed/bench
+
+truth:
+	@testbed/truth
 
 # Static, so that they run FROM scratch. One package at a time: built together, each would get the other's features.
 TRIPLE = $(shell rustc -vV | sed -n 's/^host: //p')
