@@ -85,6 +85,20 @@ impl Histogram {
             .map(|(&bucket, &count)| (middle_of(bucket), count))
     }
 
+    /// Length of its JSON, in bytes.
+    #[must_use]
+    pub fn json_bytes(&self) -> usize {
+        let digits = |number: u64| number.checked_ilog10().unwrap_or_default() as usize + 1;
+        let mut previous = 0;
+        let mut bytes = 0;
+        for (&bucket, &count) in &self.counts {
+            bytes += digits(u64::from(bucket - previous)) + digits(count) + 2;
+            previous = bucket;
+        }
+        // Each number has a comma behind it, except for the last; two brackets.
+        bytes.saturating_sub(1) + 2
+    }
+
     fn add(&mut self, bucket: u16, count: u64) {
         let slot = self.counts.entry(bucket).or_default();
         *slot = slot.saturating_add(count);
@@ -260,6 +274,7 @@ mod tests {
                 histogram.record(sample);
             }
             let wire = serde_json::to_string(&histogram).unwrap();
+            prop_assert_eq!(histogram.json_bytes(), wire.len());
             prop_assert_eq!(serde_json::from_str::<Histogram>(&wire).unwrap(), histogram);
         }
     }

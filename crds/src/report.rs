@@ -95,9 +95,9 @@ pub struct PeerReport {
     pub timed_out: u64,
     /// Probes that failed at once: the stream was reset, refused or not supported. They are loss, too.
     pub failed: u64,
-    /// Probes that the agent's own host delayed: sent late by more than [`HOST_LATE_NANOS`], or given up late because the
-    /// agent did not run. The answered ones are also in `answered` and in the latencies; those without an answer are in no
-    /// other number, since the agent can't say whether one came in time.
+    /// Probes that the agent's own host delayed: sent late by more than [`HOST_LATE_NANOS`], or answered or given up while
+    /// the agent was late. They are counted among the others, too, unless the agent can't say what became of them: when
+    /// it did not run as the time was up, or the connection ended while it did not run. These are in no other number.
     #[serde(default)]
     pub host_limited: u64,
     /// Segments that TCP sent again on the measured connection, if the kernel tells. Each shows as a round trip of some
