@@ -31,6 +31,7 @@ pub mod agent;
 mod behaviour;
 pub mod config;
 pub mod discovery;
+pub mod host;
 pub mod http;
 pub mod ledger;
 pub mod membership;
