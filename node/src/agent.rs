@@ -13,11 +13,12 @@ use tokio::{
     net::TcpListener,
     runtime::{Builder, Runtime},
     sync::{mpsc, oneshot, watch},
-    time::timeout,
+    time::{MissedTickBehavior, interval, timeout},
 };
 
 use crate::{
     config::Config,
+    host,
     http::{self, Shared},
     reporting::{Identity, Reporting},
     swarm::{self, EventLoop},
@@ -32,6 +33,10 @@ const STOP_DEADLINE: Duration = Duration::from_secs(4);
 const BLOCKING_THREADS: usize = 4;
 /// A look-up that hangs can't be interrupted: the process ends without it.
 const RUNTIME_FAREWELL: Duration = Duration::from_millis(100);
+/// How often the agent looks at what its host does to it.
+const HOST_INTERVAL: Duration = Duration::from_secs(1);
+/// How often it asks for what TCP sent again. On a host with many connections, asking takes milliseconds.
+const TCP_INTERVAL: Duration = Duration::from_secs(5);
 /// Events that the reporting thread takes in one go.
 const BATCH: usize = 256;
 
@@ -115,8 +120,10 @@ impl Agent {
         spawn("reporting", ended, async move {
             let listener = TcpListener::from_std(listener)?;
             let events = tokio::spawn(take_events(received, shared.clone()));
+            let host = tokio::spawn(watch_host(shared.clone()));
             http::serve(listener, shared, stopping).await;
             events.abort();
+            host.abort();
             Ok(())
         })?;
 
@@ -226,6 +233,32 @@ async fn take_events(mut events: mpsc::Receiver<Event>, shared: Shared) {
         let mut reporting = shared.reporting();
         for event in batch.drain(..) {
             reporting.apply(event);
+        }
+    }
+}
+
+/// Looks at the host as long as the agent runs.
+async fn watch_host(shared: Shared) {
+    let mut sampler = host::Sampler::new();
+    let mut looked_at_tcp: Option<Instant> = None;
+    let mut failing = false;
+    let mut tick = interval(HOST_INTERVAL);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let usage = sampler.sample();
+        shared.reporting().apply_usage(&usage, shared.now());
+        if looked_at_tcp.is_some_and(|then| then.elapsed() < TCP_INTERVAL) {
+            continue;
+        }
+        looked_at_tcp = Some(Instant::now());
+        match host::tcp::established() {
+            Ok(sockets) => shared.reporting().apply_sockets(&sockets, shared.now()),
+            Err(error) => {
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::info!(%error, "the kernel does not tell what TCP sends again: going on without it");
+                }
+            }
         }
     }
 }

@@ -12,7 +12,13 @@ use libp2p::{
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 
-use crate::{admission, config::Config, discovery::mdns, membership, ping};
+use crate::{
+    admission,
+    config::Config,
+    discovery::mdns,
+    membership::{self, Instance},
+    ping,
+};
 
 /// Identify's protocol version: the same for all agents of all networks.
 const PROTOCOL_VERSION: &str = "/peernet/1.0.0";
@@ -42,10 +48,11 @@ impl Behaviour {
         let probe = ping::Config {
             interval: config.probe.interval,
             timeout: config.probe.timeout,
+            burst: config.probe.burst,
         };
         // No cache of addresses: the planner alone decides who is dialed, and where.
         let introduction = identify::Config::new(PROTOCOL_VERSION.to_owned(), key.public())
-            .with_agent_version(membership::announcement(&config.name))
+            .with_agent_version(membership::announcement(&config.name, Instance::random()))
             .with_cache_size(0);
         let mdns = config
             .mdns

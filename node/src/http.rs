@@ -69,7 +69,8 @@ impl Shared {
         self.reporting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn now(&self) -> Duration {
+    /// Time since the agent's start.
+    pub fn now(&self) -> Duration {
         self.started.elapsed()
     }
 }

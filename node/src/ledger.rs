@@ -1,19 +1,31 @@
-//! What was measured: per member, a sliding window of round-trip times and losses.
+//! What was measured: per member, a sliding window of round-trip times and losses; and what the own host did meanwhile.
 //!
 //! Pure: no clock, no swarm. Times are the agent's monotonic clock, as the time since its start. The window is a ring
 //! of [`SLOTS`] sub-windows, so that it slides in steps of a tenth and costs the same however fast probes are sent.
 //!
-//! Invariants: a loss is never in a latency; a member's numbers leave with it; unknown is `None` and never 0.
+//! Invariants: a loss is never in a latency; a member's numbers leave with it, and with the process that it was; what
+//! this host delayed is not blamed on the network; unknown is `None` and never 0.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+mod ring;
+mod row;
+mod totals;
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use libp2p::PeerId;
 use peernet_api::{
     histogram::Histogram,
-    report::{MAX_PEERS, PeerReport},
+    report::{HOST_LATE_NANOS, HostReport, MAX_PEERS, PeerReport, StampClock},
 };
 
-use crate::ping::Failure;
+pub use self::totals::{StampTotals, TimeBuckets, Totals};
+use self::{ring::Ring, row::Row};
+use crate::{
+    host::{Usage, tcp::Sockets},
+    membership::{Announced, Instance},
+    ping::News,
+    telemetry::{StampNews, StampSample},
+};
 
 /// Sub-windows of the window.
 pub const SLOTS: usize = 10;
@@ -28,61 +40,17 @@ pub struct Member {
     pub peer: PeerId,
     /// The name that the id belongs to.
     pub name: Arc<str>,
+    /// Which start of it this is, if it says.
+    pub instance: Option<Instance>,
+    /// The other end of the connection that it is measured on.
+    pub link: Option<SocketAddr>,
 }
 
-/// Everything since the start, over all peers: what counters are made of.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Totals {
-    /// Round-trip times of all answered probes.
-    pub rtt: RttBuckets,
-    /// Probes without an answer in time.
-    pub timed_out: u64,
-    /// Probes whose stream broke or could not be opened.
-    pub reset: u64,
-    /// Probes to peers that don't speak the protocol.
-    pub unsupported: u64,
-    /// Probes on the way when their connection ended.
-    pub closed: u64,
-}
-
-/// Counts of round-trip times by fixed upper bounds, for Prometheus.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RttBuckets {
-    /// Counts by [`RttBuckets::BOUNDS`], and those above the last bound at the end. Not cumulative.
-    pub counts: [u64; RttBuckets::BOUNDS.len() + 1],
-    /// Sum of all round-trip times in seconds.
-    pub sum: f64,
-}
-
-impl RttBuckets {
-    /// Upper bounds in seconds: 1, 2, 5 from 10 µs to 10 s.
-    pub const BOUNDS: [f64; 19] = [
-        10e-6, 20e-6, 50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 2e-3, 5e-3, 10e-3, 20e-3, 50e-3, 100e-3, 200e-3,
-        500e-3, 1.0, 2.0, 5.0, 10.0,
-    ];
-
-    fn record(&mut self, rtt: Duration) {
-        let seconds = rtt.as_secs_f64();
-        let at = Self::BOUNDS.partition_point(|bound| *bound < seconds);
-        if let Some(count) = self.counts.get_mut(at) {
-            *count += 1;
-        }
-        self.sum += seconds;
-    }
-
-    /// How many round trips were counted.
+impl Member {
+    /// Whether that is what this member announced.
     #[must_use]
-    pub fn count(&self) -> u64 {
-        self.counts.iter().sum()
-    }
-}
-
-impl Default for RttBuckets {
-    fn default() -> Self {
-        Self {
-            counts: [0; Self::BOUNDS.len() + 1],
-            sum: 0.0,
-        }
+    pub fn is(&self, said: &Announced<'_>) -> bool {
+        *self.name == *said.name && self.instance == said.instance
     }
 }
 
@@ -90,40 +58,28 @@ impl Default for RttBuckets {
 #[derive(Debug)]
 pub struct Ledger {
     window: Duration,
-    slot: Duration,
     rows: BTreeMap<PeerId, Row>,
+    host: Ring<HostSlot>,
     totals: Totals,
     unknown: u64,
 }
 
-#[derive(Debug)]
-struct Row {
-    name: Arc<str>,
-    /// Since when no connection stands. `None` while one does.
-    away_since: Option<Moment>,
-    newest: Option<Moment>,
-    slots: [Slot; SLOTS],
-}
-
+/// What the host did in one sub-window.
 #[derive(Debug, Default)]
-struct Slot {
-    /// Which sub-window since the start this is.
-    number: u64,
-    rtt: Histogram,
-    answered: u64,
-    timed_out: u64,
-    failed: u64,
+struct HostSlot {
+    delay: Histogram,
+    loop_lag: Histogram,
+    usage: Usage,
 }
 
 impl Ledger {
     /// An empty ledger for a window of this length.
     #[must_use]
     pub fn new(window: Duration) -> Self {
-        let slot = (window / SLOTS as u32).max(Duration::from_nanos(1));
         Self {
             window,
-            slot,
             rows: BTreeMap::new(),
+            host: Ring::new(window),
             totals: Totals::default(),
             unknown: 0,
         }
@@ -154,21 +110,18 @@ impl Ledger {
     }
 
     /// Takes the list of all members that have a connection now. The others are away; who was away for a whole window
-    /// is forgotten, so that nothing of what it measured lingers.
+    /// is forgotten, so that nothing of what it measured lingers. So is the process that a restarted member was.
     pub fn set_members(&mut self, members: &[Member], now: Moment) {
         for row in self.rows.values_mut() {
             row.away_since.get_or_insert(now);
         }
         for member in members {
-            if let Some(row) = self.rows.get_mut(&member.peer) {
+            if let Some(row) = self.rows.get_mut(&member.peer)
+                && row.is_of(member)
+            {
                 row.away_since = None;
-            } else if self.make_room() {
-                let row = Row {
-                    name: Arc::clone(&member.name),
-                    away_since: None,
-                    newest: None,
-                    slots: Default::default(),
-                };
+            } else if self.rows.contains_key(&member.peer) || self.make_room() {
+                let row = Row::new(member, self.window, now);
                 self.rows.insert(member.peer, row);
             }
         }
@@ -179,80 +132,90 @@ impl Ledger {
         });
     }
 
-    /// Counts what became of one probe.
-    pub fn record(&mut self, peer: &PeerId, result: Result<Duration, Failure>, at: Moment) {
+    /// Counts news of a probe over libp2p.
+    pub fn record(&mut self, peer: &PeerId, news: News, sent: Moment, at: Moment) {
+        match self.rows.get_mut(peer).map(|row| row.record(news, sent, at)) {
+            Some(true) => self.totals.count_probe(news),
+            Some(false) => {}
+            None => self.unknown += 1,
+        }
+    }
+
+    /// Counts news of a STAMP probe.
+    pub fn record_stamp(&mut self, peer: &PeerId, news: StampNews, at: Moment) {
         let Some(row) = self.rows.get_mut(peer) else {
             self.unknown += 1;
             return;
         };
-        match result {
-            Ok(rtt) => self.totals.rtt.record(rtt),
-            Err(Failure::Timeout) => self.totals.timed_out += 1,
-            Err(Failure::Reset) => self.totals.reset += 1,
-            Err(Failure::Unsupported) => self.totals.unsupported += 1,
-            Err(Failure::Closed) => self.totals.closed += 1,
+        row.record_stamp(news, at);
+        self.totals.count_stamp(news);
+        if let StampNews::Sample(StampSample {
+            clock: StampClock::Kernel,
+            own_host,
+            ..
+        }) = news
+            && let Some(slot) = self.host.at(at)
+        {
+            slot.delay.record(nanos(own_host));
         }
-        let number = slot_number(at, self.slot);
-        let Some(slot) = row
-            .slots
-            .get_mut(usize::try_from(number % SLOTS as u64).unwrap_or_default())
-        else {
-            return;
-        };
-        if slot.number > number {
-            // It left the window while it waited to be counted here.
-            return;
+    }
+
+    /// Counts how late the event loop's timer was served.
+    pub fn record_loop_lag(&mut self, lag: Duration, at: Moment) {
+        self.totals.loop_lag.record(lag);
+        if let Some(slot) = self.host.at(at) {
+            slot.loop_lag.record(nanos(lag));
         }
-        if slot.number < number {
-            *slot = Slot {
-                number,
-                ..Slot::default()
-            };
+    }
+
+    /// Adds what the agent used of its host and what was withheld from it since this was last told.
+    pub fn record_usage(&mut self, usage: &Usage, at: Moment) {
+        self.totals.host.add(usage);
+        if let Some(slot) = self.host.at(at) {
+            slot.usage.add(usage);
         }
-        match result {
-            Ok(rtt) => {
-                slot.answered += 1;
-                slot.rtt.record(u64::try_from(rtt.as_nanos()).unwrap_or(u64::MAX));
-                row.newest = row.newest.max(Some(at));
+    }
+
+    /// Takes what the kernel says of the measured connections of these members.
+    pub fn record_sockets(&mut self, members: &[Member], sockets: &Sockets, at: Moment) {
+        for member in members {
+            let socket = member.link.and_then(|link| sockets.get(&link));
+            if let (Some(socket), Some(row)) = (socket, self.rows.get_mut(&member.peer)) {
+                self.totals.retransmitted += row.record_socket(*socket, at);
             }
-            Err(Failure::Timeout) => slot.timed_out += 1,
-            Err(Failure::Reset | Failure::Unsupported | Failure::Closed) => slot.failed += 1,
         }
     }
 
     /// The members' rows over the window that ends now, ordered by name.
     #[must_use]
     pub fn rows(&self, now: Moment) -> Vec<PeerReport> {
-        let newest_slot = slot_number(now, self.slot);
-        let mut rows: Vec<PeerReport> = self
-            .rows
-            .iter()
-            .map(|(peer, row)| {
-                let mut report = PeerReport {
-                    peer_id: peer.to_string(),
-                    name: row.name.to_string(),
-                    connected: row.away_since.is_none(),
-                    ..PeerReport::default()
-                };
-                for slot in row
-                    .slots
-                    .iter()
-                    .filter(|slot| slot.number + SLOTS as u64 > newest_slot)
-                {
-                    report.answered += slot.answered;
-                    report.timed_out += slot.timed_out;
-                    report.failed += slot.failed;
-                    report.rtt.merge(&slot.rtt);
-                }
-                if report.answered > 0 {
-                    report.newest_sample_age_millis =
-                        row.newest.map(|newest| millis(now.saturating_sub(newest)));
-                }
-                report
-            })
+        let rows = self.rows.iter();
+        let mut rows: Vec<PeerReport> = rows
+            .map(|(peer, row)| row.report(peer.to_string(), now))
             .collect();
         rows.sort_by(|a, b| a.name.cmp(&b.name));
         rows
+    }
+
+    /// What the own host did over the window that ends now.
+    #[must_use]
+    pub fn host(&self, now: Moment) -> HostReport {
+        let mut report = HostReport::default();
+        let mut usage = Usage::default();
+        for slot in self.host.window(now) {
+            report.delay.merge(&slot.delay);
+            report.loop_lag.merge(&slot.loop_lag);
+            usage.add(&slot.usage);
+        }
+        let micros =
+            |time: Option<Duration>| time.map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
+        HostReport {
+            run_delay_micros: micros(usage.run_delay),
+            cpu_micros: micros(usage.cpu),
+            throttled_micros: micros(usage.throttled),
+            throttled_periods: usage.throttled_periods,
+            ..report
+        }
     }
 
     /// Makes room for one more row, if need be at the cost of the member that is away for the longest time.
@@ -269,8 +232,16 @@ impl Ledger {
     }
 }
 
-fn slot_number(at: Moment, slot: Duration) -> u64 {
-    u64::try_from(at.as_nanos() / slot.as_nanos().max(1)).unwrap_or(u64::MAX)
+/// Whether a host was late for this sample.
+fn is_host_limited(sample: &StampSample) -> bool {
+    let late = Duration::from_nanos(HOST_LATE_NANOS);
+    [sample.own_host, sample.peer_host, sample.lateness]
+        .iter()
+        .any(|time| *time > late)
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// A duration in whole milliseconds, as reports have it.

@@ -1,8 +1,10 @@
 //! Who is a member: whoever has the network's secret, and nobody else.
 //!
-//! An agent says its name in the agent version of libp2p's identify, as `peernet-node/VERSION (NAME)`. Anybody may
-//! say any name; the noise handshake has proven the peer's id, and only the holder of the secret has the key of the
-//! id that belongs to that name.
+//! An agent says its name in the agent version of libp2p's identify, as `peernet-node/VERSION (NAME; INSTANCE)`. Anybody
+//! may say any name; the noise handshake has proven the peer's id, and only the holder of the secret has the key of the
+//! id that belongs to that name. The instance tells a restarted agent from the one before it, which had the same id.
+
+use std::fmt;
 
 use libp2p::PeerId;
 use peernet_api::identity::NetworkSecret;
@@ -11,19 +13,59 @@ use peernet_api::identity::NetworkSecret;
 const MAX_NAME: usize = 253;
 const PROGRAM: &str = "peernet-node";
 
-/// What we announce as identify's agent version.
-#[must_use]
-pub fn announcement(name: &str) -> String {
-    format!("{PROGRAM}/{} ({name})", peernet_api::VERSION)
+/// One start of an agent, drawn at random. Announced as 16 hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Instance(u64);
+
+impl Instance {
+    /// A new one.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(rand::random())
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let is_digit = |c: u8| c.is_ascii_digit() || (b'a'..=b'f').contains(&c);
+        if text.len() != 16 || !text.bytes().all(is_digit) {
+            return None;
+        }
+        u64::from_str_radix(text, 16).ok().map(Self)
+    }
 }
 
-/// The name in an announcement, if it is one.
+impl fmt::Display for Instance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// What an agent says about itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Announced<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Which start of it this is. Older agents don't say.
+    pub instance: Option<Instance>,
+}
+
+/// What we announce as identify's agent version.
 #[must_use]
-pub fn announced_name(agent_version: &str) -> Option<&str> {
+pub fn announcement(name: &str, instance: Instance) -> String {
+    format!("{PROGRAM}/{} ({name}; {instance})", peernet_api::VERSION)
+}
+
+/// What an announcement says, if it is one.
+#[must_use]
+pub fn announced(agent_version: &str) -> Option<Announced<'_>> {
     let rest = agent_version.strip_prefix(PROGRAM)?.strip_prefix('/')?;
-    let (_, name) = rest.split_once(" (")?;
-    let name = name.strip_suffix(')')?;
-    is_name(name).then_some(name)
+    let (_, said) = rest.split_once(" (")?;
+    let mut parts = said.strip_suffix(')')?.split("; ");
+    let name = parts.next().filter(|name| is_name(name))?;
+    let instance = match parts.next() {
+        Some(text) => Some(Instance::parse(text)?),
+        None => None,
+    };
+    Some(Announced { name, instance })
 }
 
 /// Whether this can be the name of an agent: that of a pod or a node.
@@ -33,10 +75,10 @@ pub fn is_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= MAX_NAME && name.bytes().all(allowed)
 }
 
-/// The name of the member that a peer is, by its proven id and its announcement. `None` for strangers.
+/// The member that a peer is, by its proven id and its announcement. `None` for strangers.
 #[must_use]
-pub fn member_name<'a>(secret: &NetworkSecret, peer: &PeerId, agent_version: &'a str) -> Option<&'a str> {
-    announced_name(agent_version).filter(|name| secret.peer_id(name) == *peer)
+pub fn member<'a>(secret: &NetworkSecret, peer: &PeerId, agent_version: &'a str) -> Option<Announced<'a>> {
+    announced(agent_version).filter(|said| secret.peer_id(said.name) == *peer)
 }
 
 #[cfg(test)]
@@ -49,29 +91,47 @@ mod tests {
         NetworkSecret::new(&[byte; 32]).unwrap()
     }
 
+    fn announced_name(agent_version: &str) -> Option<&str> {
+        announced(agent_version).map(|said| said.name)
+    }
+
     #[test]
     fn only_holders_of_the_secret_are_members() {
         let ours = secret(1);
         let peer = ours.peer_id("mesh-0");
-        assert_eq!(member_name(&ours, &peer, &announcement("mesh-0")), Some("mesh-0"));
-        assert_eq!(member_name(&ours, &peer, &announcement("mesh-1")), None);
-        assert_eq!(
-            member_name(&ours, &secret(2).peer_id("mesh-0"), &announcement("mesh-0")),
-            None
-        );
-        assert_eq!(member_name(&ours, &peer, "rust-libp2p/0.48.0"), None);
+        let says = |name| announcement(name, Instance(7));
+        let said = Announced {
+            name: "mesh-0",
+            instance: Some(Instance(7)),
+        };
+        assert_eq!(member(&ours, &peer, &says("mesh-0")), Some(said));
+        assert_eq!(member(&ours, &peer, &says("mesh-1")), None);
+        assert_eq!(member(&ours, &secret(2).peer_id("mesh-0"), &says("mesh-0")), None);
+        assert_eq!(member(&ours, &peer, "rust-libp2p/0.48.0"), None);
     }
 
     #[test]
     fn other_versions_are_understood() {
+        let before = Announced {
+            name: "node-a.example.com",
+            instance: None,
+        };
         assert_eq!(
-            announced_name("peernet-node/9.1.0-rc.1+x (node-a.example.com)"),
-            Some("node-a.example.com")
+            announced("peernet-node/9.1.0-rc.1+x (node-a.example.com)"),
+            Some(before)
+        );
+        let later = Announced {
+            name: "a",
+            instance: Some(Instance(255)),
+        };
+        assert_eq!(
+            announced("peernet-node/9 (a; 00000000000000ff; more)"),
+            Some(later)
         );
     }
 
     #[test]
-    fn what_is_no_name_is_refused() {
+    fn what_is_no_announcement_is_refused() {
         let long = format!("peernet-node/1 ({})", "a".repeat(254));
         for text in [
             "",
@@ -80,22 +140,27 @@ mod tests {
             "peernet-node (a)",
             "peernet-node/1 (a",
             "peernet-node/1 (A)",
+            "peernet-node/1 (a; )",
+            "peernet-node/1 (a; 00000000000000f)",
+            "peernet-node/1 (a; +00000000000000f)",
+            "peernet-node/1 (a; 00000000000000FF)",
             &long,
         ] {
-            assert_eq!(announced_name(text), None, "{text}");
+            assert_eq!(announced(text), None, "{text}");
         }
     }
 
     proptest! {
         #[test]
-        fn every_name_survives_its_announcement(name in "[a-z0-9][a-z0-9.-]{0,60}") {
-            let announced = announcement(&name);
-            prop_assert_eq!(announced_name(&announced), Some(name.as_str()));
+        fn every_announcement_is_understood(name in "[a-z0-9][a-z0-9.-]{0,60}", number in any::<u64>()) {
+            let said = announcement(&name, Instance(number));
+            prop_assert_eq!(announced_name(&said), Some(name.as_str()));
+            prop_assert_eq!(announced(&said).and_then(|said| said.instance), Some(Instance(number)));
         }
 
         #[test]
         fn no_text_panics(text in ".{0,300}") {
-            let _ = announced_name(&text);
+            let _ = announced(&text);
         }
     }
 }

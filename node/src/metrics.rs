@@ -10,7 +10,7 @@ use prometheus_client::{
 };
 
 use crate::{
-    ledger::{RttBuckets, Totals},
+    ledger::{TimeBuckets, Totals},
     telemetry::Counters,
 };
 
@@ -44,95 +44,222 @@ pub fn encode(snapshot: Snapshot) -> Result<String, fmt::Error> {
 
 impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let Totals {
-            rtt,
-            timed_out,
-            reset,
-            unsupported,
-            closed,
-        } = &self.totals;
-        let mut buckets: Vec<(f64, u64)> = RttBuckets::BOUNDS.into_iter().zip(rtt.counts).collect();
-        buckets.push((f64::INFINITY, rtt.counts.last().copied().unwrap_or_default()));
+        encode_times(&mut encoder, &self.totals)?;
+        encode_probes(&mut encoder, &self.totals)?;
+        encode_host(&mut encoder, &self.totals)?;
+        encode_swarm(&mut encoder, self)
+    }
+}
+
+fn encode_times(encoder: &mut DescriptorEncoder<'_>, totals: &Totals) -> Result<(), fmt::Error> {
+    for (name, help, times) in [
+        (
+            "rtt_seconds",
+            "Cold round-trip times over libp2p: the first answer of each probe",
+            &totals.rtt,
+        ),
+        (
+            "warm_rtt_seconds",
+            "Warm round-trip times over libp2p: the smallest of each probe's burst",
+            &totals.warm,
+        ),
+        (
+            "network_rtt_seconds",
+            "The network's own round-trip times, by STAMP",
+            &totals.network,
+        ),
+        (
+            "host_delay_seconds",
+            "Time that STAMP probes of this agent spent in its own host",
+            &totals.host_delay,
+        ),
+        (
+            "loop_lag_seconds",
+            "How late the event loop's timer was served",
+            &totals.loop_lag,
+        ),
+    ] {
+        let mut buckets: Vec<(f64, u64)> = TimeBuckets::BOUNDS.into_iter().zip(times.counts).collect();
+        buckets.push((f64::INFINITY, times.counts.last().copied().unwrap_or_default()));
         encoder
-            .encode_descriptor(
-                "rtt_seconds",
-                "Round-trip times of answered probes over libp2p",
-                None,
-                MetricType::Histogram,
-            )?
-            .encode_histogram::<NoLabelSet>(rtt.sum, rtt.count(), &buckets, None)?;
-        let failed = reset + unsupported + closed;
-        counters(
-            &mut encoder,
-            "probes",
-            "Probes by what became of them",
-            "result",
-            &[
-                ("answered", rtt.count()),
-                ("timeout", *timed_out),
-                ("failed", failed),
-            ],
-        )?;
-        counters(
-            &mut encoder,
-            "probe_failures",
-            "Failed probes by cause",
-            "cause",
-            &[
-                ("reset", *reset),
-                ("unsupported", *unsupported),
-                ("closed", *closed),
-            ],
-        )?;
-        let Counters {
-            events_dropped,
-            strangers_rejected,
-            dials_connected,
-            dials_failed,
-            dials_refused,
-        } = self.counters;
-        counters(
-            &mut encoder,
-            "dials",
-            "Dials by what they led to",
-            "result",
-            &[
-                ("connected", dials_connected),
-                ("failed", dials_failed),
-                ("refused", dials_refused),
-            ],
-        )?;
-        for (name, help, value) in [
-            (
-                "strangers_rejected",
-                "Peers turned away because they are no members",
-                strangers_rejected,
-            ),
-            (
-                "events_dropped",
-                "Measurements lost inside the agent because it could not keep up",
-                events_dropped,
-            ),
-        ] {
-            let counter = ConstCounter::new(value);
+            .encode_descriptor(name, help, None, MetricType::Histogram)?
+            .encode_histogram::<NoLabelSet>(times.sum, times.count(), &buckets, None)?;
+    }
+    Ok(())
+}
+
+fn encode_probes(encoder: &mut DescriptorEncoder<'_>, totals: &Totals) -> Result<(), fmt::Error> {
+    let Totals {
+        rtt,
+        timed_out,
+        reset,
+        unsupported,
+        closed,
+        unheard,
+        stamp,
+        ..
+    } = totals;
+    counters(
+        encoder,
+        "probes",
+        "Probes over libp2p by what became of them",
+        "result",
+        &[
+            ("answered", rtt.count()),
+            ("timeout", *timed_out),
+            ("failed", reset + unsupported + closed),
+            ("unheard", *unheard),
+        ],
+    )?;
+    counters(
+        encoder,
+        "probe_failures",
+        "Failed probes over libp2p by cause",
+        "cause",
+        &[
+            ("reset", *reset),
+            ("unsupported", *unsupported),
+            ("closed", *closed),
+        ],
+    )?;
+    counters(
+        encoder,
+        "stamp_probes",
+        "STAMP probes by what became of them",
+        "result",
+        &[
+            ("answered", stamp.answered),
+            ("voided", stamp.voided),
+            ("lost_forward", stamp.lost_forward),
+            ("lost_backward", stamp.lost_backward),
+            ("lost_undirected", stamp.lost_undirected),
+        ],
+    )?;
+    counters(
+        encoder,
+        "stamp_located",
+        "STAMP probes counted as lost_undirected of which a later answer told where they were lost",
+        "direction",
+        &[
+            ("forward", stamp.located_forward),
+            ("backward", stamp.located_backward),
+        ],
+    )?;
+    for (name, help, value) in [
+        (
+            "stamp_duplicated",
+            "Further copies of answers to STAMP probes",
+            stamp.duplicated,
+        ),
+        (
+            "stamp_reordered",
+            "Answers to STAMP probes that a later one overtook",
+            stamp.reordered,
+        ),
+        (
+            "host_limited",
+            "Probes, over libp2p and by STAMP, that a host delayed",
+            totals.host_limited,
+        ),
+        (
+            "tcp_retransmissions",
+            "Segments that TCP sent again on measured connections",
+            totals.retransmitted,
+        ),
+    ] {
+        counter(encoder, name, help, value)?;
+    }
+    Ok(())
+}
+
+/// What the kernel does not tell has no line.
+fn encode_host(encoder: &mut DescriptorEncoder<'_>, totals: &Totals) -> Result<(), fmt::Error> {
+    let host = &totals.host;
+    for (name, help, time) in [
+        ("cpu_seconds", "CPU time that the agent used", host.cpu),
+        (
+            "run_delay_seconds",
+            "Time that the agent's threads were ready to run and waited for a CPU",
+            host.run_delay,
+        ),
+        (
+            "throttled_seconds",
+            "Time that the agent was kept from running by its CPU limit",
+            host.throttled,
+        ),
+    ] {
+        if let Some(time) = time {
+            let counter = ConstCounter::new(time.as_secs_f64());
             counter.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
         }
-        for (name, help, value) in [
-            ("peers", "Members with a connection", self.peers),
-            (
-                "connections",
-                "Connections, also to peers that are no members",
-                self.connections,
-            ),
-        ] {
-            let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
-            gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
-        }
-        let mut info =
-            encoder.encode_descriptor("build_info", "The agent's version", None, MetricType::Gauge)?;
-        let labels = [("version", peernet_api::VERSION)];
-        ConstGauge::new(1_i64).encode(info.encode_family(&labels)?)
     }
+    match host.throttled_periods {
+        Some(periods) => counter(
+            encoder,
+            "throttled_periods",
+            "Periods in which the agent was kept from running by its CPU limit",
+            periods,
+        ),
+        None => Ok(()),
+    }
+}
+
+fn encode_swarm(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> Result<(), fmt::Error> {
+    let Counters {
+        events_dropped,
+        strangers_rejected,
+        dials_connected,
+        dials_failed,
+        dials_refused,
+    } = snapshot.counters;
+    counters(
+        encoder,
+        "dials",
+        "Dials by what they led to",
+        "result",
+        &[
+            ("connected", dials_connected),
+            ("failed", dials_failed),
+            ("refused", dials_refused),
+        ],
+    )?;
+    for (name, help, value) in [
+        (
+            "strangers_rejected",
+            "Peers turned away because they are no members",
+            strangers_rejected,
+        ),
+        (
+            "events_dropped",
+            "Measurements lost inside the agent because it could not keep up",
+            events_dropped,
+        ),
+    ] {
+        counter(encoder, name, help, value)?;
+    }
+    for (name, help, value) in [
+        ("peers", "Members with a connection", snapshot.peers),
+        (
+            "connections",
+            "Connections, also to peers that are no members",
+            snapshot.connections,
+        ),
+    ] {
+        let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+        gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+    }
+    let mut info = encoder.encode_descriptor("build_info", "The agent's version", None, MetricType::Gauge)?;
+    let labels = [("version", peernet_api::VERSION)];
+    ConstGauge::new(1_i64).encode(info.encode_family(&labels)?)
+}
+
+fn counter(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &'static str,
+    help: &'static str,
+    value: u64,
+) -> Result<(), fmt::Error> {
+    ConstCounter::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)
 }
 
 fn counters(
@@ -152,20 +279,43 @@ fn counters(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::{host::Usage, ledger::StampTotals};
 
     #[test]
     fn all_numbers_are_there_with_closed_sets_of_labels() {
-        let mut rtt = RttBuckets::default();
+        let mut rtt = TimeBuckets::default();
         rtt.counts[3] = 5;
         rtt.counts[19] = 1;
         rtt.sum = 20.0005;
+        let mut network = TimeBuckets::default();
+        network.counts[0] = 4;
         let totals = Totals {
             rtt,
+            network,
             timed_out: 2,
             reset: 1,
-            unsupported: 0,
             closed: 3,
+            unheard: 4,
+            host_limited: 6,
+            retransmitted: 11,
+            stamp: StampTotals {
+                answered: 4,
+                voided: 12,
+                lost_forward: 13,
+                lost_backward: 14,
+                lost_undirected: 15,
+                located_forward: 16,
+                ..StampTotals::default()
+            },
+            host: Usage {
+                throttled: Some(Duration::from_millis(1_500)),
+                throttled_periods: Some(17),
+                ..Usage::default()
+            },
+            ..Totals::default()
         };
         let counters = Counters {
             events_dropped: 7,
@@ -188,7 +338,22 @@ mod tests {
             r#"peernet_probes_total{result="answered"} 6"#,
             r#"peernet_probes_total{result="timeout"} 2"#,
             r#"peernet_probes_total{result="failed"} 4"#,
+            r#"peernet_probes_total{result="unheard"} 4"#,
             r#"peernet_probe_failures_total{cause="closed"} 3"#,
+            "peernet_warm_rtt_seconds_count 0",
+            r#"peernet_network_rtt_seconds_bucket{le="0.00001"} 4"#,
+            "peernet_host_delay_seconds_count 0",
+            "peernet_loop_lag_seconds_count 0",
+            r#"peernet_stamp_probes_total{result="answered"} 4"#,
+            r#"peernet_stamp_probes_total{result="voided"} 12"#,
+            r#"peernet_stamp_probes_total{result="lost_forward"} 13"#,
+            r#"peernet_stamp_probes_total{result="lost_backward"} 14"#,
+            r#"peernet_stamp_probes_total{result="lost_undirected"} 15"#,
+            r#"peernet_stamp_located_total{direction="forward"} 16"#,
+            "peernet_host_limited_total 6",
+            "peernet_tcp_retransmissions_total 11",
+            "peernet_throttled_seconds_total 1.5",
+            "peernet_throttled_periods_total 17",
             r#"peernet_dials_total{result="connected"} 9"#,
             "peernet_strangers_rejected_total 8",
             "peernet_events_dropped_total 7",
@@ -202,5 +367,9 @@ mod tests {
             );
         }
         assert!(text.ends_with("# EOF\n"));
+        assert!(
+            !text.contains("run_delay"),
+            "what is unknown has no line:\n{text}"
+        );
     }
 }

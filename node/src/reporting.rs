@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
-use peernet_api::report::{self, HostReport, PeerReport, Report};
+use peernet_api::{
+    histogram::Histogram,
+    report::{self, PeerReport, Report},
+};
 
 use crate::{
+    host::{Usage, tcp::Sockets},
     ledger::{Ledger, Moment, millis},
     metrics::Snapshot,
     telemetry::{Event, State},
@@ -14,6 +18,8 @@ use crate::{
 pub const MAX_SILENCE: Duration = Duration::from_secs(10);
 /// What a report may have beside its rows: the fields above them, and the envelope.
 const FRAME_BYTES: usize = 8 << 10;
+/// What a row may have beside its ids and histograms: the longest numbers in all other fields.
+const ROW_BYTES: usize = 1536;
 
 /// Who reports.
 #[derive(Clone, Debug)]
@@ -49,13 +55,24 @@ impl Reporting {
     /// Takes one event from the swarm.
     pub fn apply(&mut self, event: Event) {
         match event {
-            Event::Probe { peer, result, at } => self.ledger.record(&peer, result, at),
-            Event::Stamp { .. } => {}
+            Event::Probe { peer, news, sent, at } => self.ledger.record(&peer, news, sent, at),
+            Event::Stamp { peer, news, at } => self.ledger.record_stamp(&peer, news, at),
+            Event::LoopLag { lag, at } => self.ledger.record_loop_lag(lag, at),
             Event::State(state) => {
                 self.ledger.set_members(&state.members, state.at);
                 self.state = state;
             }
         }
+    }
+
+    /// Takes what the host did to the agent.
+    pub fn apply_usage(&mut self, usage: &Usage, now: Moment) {
+        self.ledger.record_usage(usage, now);
+    }
+
+    /// Takes what the kernel says of the connections.
+    pub fn apply_sockets(&mut self, sockets: &Sockets, now: Moment) {
+        self.ledger.record_sockets(&self.state.members, sockets, now);
     }
 
     /// Time since the event loop's newest sign of life.
@@ -79,6 +96,8 @@ impl Reporting {
     /// The report that answers this nonce. It never exceeds what the operator reads.
     #[must_use]
     pub fn report(&self, nonce: &str, now: Moment) -> Report {
+        let host = self.ledger.host(now);
+        let histograms = host.delay.json_bytes() + host.loop_lag.json_bytes();
         Report {
             version: report::VERSION,
             nonce: nonce.to_owned(),
@@ -89,8 +108,11 @@ impl Reporting {
             window_millis: millis(self.ledger.window()),
             heartbeat_age_millis: millis(self.silence(now)),
             events_dropped: self.state.counters.events_dropped + self.ledger.unknown(),
-            host: HostReport::default(),
-            peers: fit(self.ledger.rows(now), report::MAX_BYTES - FRAME_BYTES),
+            host,
+            peers: fit(
+                self.ledger.rows(now),
+                report::MAX_BYTES - FRAME_BYTES - histograms,
+            ),
         }
     }
 
@@ -128,9 +150,15 @@ fn fit(mut rows: Vec<PeerReport>, bytes: usize) -> Vec<PeerReport> {
     rows
 }
 
-/// No less than the row's length as JSON: the longest numbers are assumed.
+/// No less than the row's length as JSON: the longest numbers are assumed for all fields but the histograms.
 fn json_bound(row: &PeerReport) -> usize {
-    256 + row.peer_id.len() + row.name.len() + 16 * row.rtt.iter().count()
+    let network = row.network.as_ref();
+    let histograms = [&row.rtt, &row.warm].into_iter().chain(
+        network
+            .into_iter()
+            .flat_map(|network| [&network.rtt, &network.hosts, &network.peer_host]),
+    );
+    ROW_BYTES + row.peer_id.len() + row.name.len() + histograms.map(Histogram::json_bytes).sum::<usize>()
 }
 
 #[cfg(test)]
@@ -138,10 +166,18 @@ mod tests {
     use std::sync::Arc;
 
     use libp2p::PeerId;
-    use peernet_api::{envelope, identity::NetworkSecret, report::MAX_PEERS};
+    use peernet_api::{
+        envelope,
+        identity::NetworkSecret,
+        report::{MAX_PEERS, NetworkReport, StampClock},
+    };
 
     use super::*;
-    use crate::ledger::Member;
+    use crate::{
+        ledger::Member,
+        ping::News,
+        telemetry::{StampNews, StampSample},
+    };
 
     fn reporting() -> Reporting {
         let identity = Identity {
@@ -167,36 +203,138 @@ mod tests {
         assert!(!reporting.is_ready(second * 21));
     }
 
-    #[test]
-    fn the_largest_report_fits_what_the_operator_reads() {
+    /// Feeds a member's row with so many samples in each histogram, spread as `nanos` says.
+    fn measure(
+        reporting: &mut Reporting,
+        peer: PeerId,
+        samples: u64,
+        at: Moment,
+        nanos: impl Fn(u64) -> u64,
+    ) {
+        for n in 0..samples {
+            let time = Duration::from_nanos(nanos(n));
+            let cold = News::Cold {
+                result: Ok(time),
+                host_limited: false,
+            };
+            for news in [cold, News::Warm(time / 2)] {
+                reporting.apply(Event::Probe {
+                    peer,
+                    news,
+                    sent: at,
+                    at,
+                });
+            }
+            let sample = StampSample {
+                clock: StampClock::Kernel,
+                network: time / 4,
+                own_host: time / 8,
+                peer_host: time / 3,
+                lateness: Duration::ZERO,
+            };
+            let news = StampNews::Sample(sample);
+            reporting.apply(Event::Stamp { peer, news, at });
+        }
+    }
+
+    fn with_members(count: usize, name: impl Fn(usize) -> String, at: Moment) -> (Reporting, Arc<[Member]>) {
         let mut reporting = reporting();
-        let members: Arc<[Member]> = (0..MAX_PEERS)
+        let members: Arc<[Member]> = (0..count)
             .map(|n| Member {
                 peer: PeerId::random(),
-                name: format!("{n:0>253}").into(),
+                name: name(n).into(),
+                instance: None,
+                link: None,
             })
             .collect();
-        let at = Duration::from_secs(1);
         reporting.apply(Event::State(State {
             at,
             members: Arc::clone(&members),
             ..State::default()
         }));
-        for member in members.iter() {
-            for n in 0..1_000_u64 {
-                let result = Ok(Duration::from_nanos(10_000 + n * n * 60_000));
-                reporting.apply(Event::Probe {
-                    peer: member.peer,
-                    result,
-                    at,
-                });
-            }
-        }
+        (reporting, members)
+    }
+
+    fn sealed(reporting: &Reporting, at: Moment) -> (Report, Vec<u8>) {
         let report = reporting.report(&"f".repeat(64), at);
-        assert!(!report.peers.is_empty() && report.peers.len() < MAX_PEERS);
-        assert!(report.peers.is_sorted_by_key(|row| &row.name));
         let key = NetworkSecret::new(&[1; 32]).unwrap().keypair("mesh-0");
         let sealed = envelope::seal(&report, &key).unwrap();
+        (report, sealed)
+    }
+
+    #[test]
+    fn the_largest_report_fits_what_the_operator_reads() {
+        let at = Duration::from_secs(1);
+        let (mut reporting, members) = with_members(MAX_PEERS, |n| format!("{n:0>253}"), at);
+        for member in members.iter() {
+            measure(&mut reporting, member.peer, 1_000, at, |n| {
+                10_000 + n * n * 60_000
+            });
+        }
+        let (report, sealed) = sealed(&reporting, at);
+        assert!(!report.peers.is_empty() && report.peers.len() < MAX_PEERS);
+        assert!(report.peers.is_sorted_by_key(|row| &row.name));
         assert!(envelope::open(&sealed).is_ok(), "{} bytes", sealed.len());
+    }
+
+    #[test]
+    fn a_row_is_never_longer_than_it_is_taken_for() {
+        let longest = u64::MAX;
+        let network = NetworkReport {
+            clock: StampClock::UserSpace,
+            sent: longest,
+            answered: longest,
+            lost_forward: longest,
+            lost_backward: longest,
+            lost_undirected: longest,
+            duplicated: longest,
+            reordered: longest,
+            voided: longest,
+            host_limited: longest,
+            newest_sample_age_millis: Some(longest),
+            newest_probe_age_millis: Some(longest),
+            ..NetworkReport::default()
+        };
+        let row = PeerReport {
+            answered: longest,
+            timed_out: longest,
+            failed: longest,
+            host_limited: longest,
+            retransmitted: Some(longest),
+            newest_sample_age_millis: Some(longest),
+            newest_probe_age_millis: Some(longest),
+            network: Some(network),
+            ..PeerReport::default()
+        };
+        let bytes = serde_json::to_vec(&row).unwrap().len();
+        assert!(bytes <= json_bound(&row), "{bytes} bytes");
+    }
+
+    /// How long a report is: 100 peers, five minutes at one probe a second, times that spread as on a busy cluster
+    /// (log-normal, p99 some twenty times the median).
+    #[test]
+    fn a_report_on_a_hundred_peers_is_a_quarter_of_what_the_operator_reads() {
+        let at = Duration::from_secs(1);
+        let (mut reporting, members) = with_members(100, |n| format!("mesh-{n}"), at);
+        let mut seed = 1_u64;
+        for member in members.iter() {
+            let mut times = Vec::new();
+            for _ in 0..300 {
+                // The sum of twelve uniform numbers is close to normal.
+                let mut normal = -6.0;
+                for _ in 0..12 {
+                    seed = seed
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1_442_695_040_888_963_407);
+                    normal += (seed >> 40) as f64 / (1_u64 << 24) as f64;
+                }
+                times.push((200_000.0 * f64::exp(normal * 1.3)) as u64);
+            }
+            measure(&mut reporting, member.peer, 300, at, |n| times[n as usize]);
+        }
+        let (report, sealed) = sealed(&reporting, at);
+        assert_eq!(report.peers.len(), 100);
+        eprintln!("a report on 100 peers: {} bytes", sealed.len());
+        assert!(sealed.len() < report::MAX_BYTES / 4, "{} bytes", sealed.len());
     }
 }

@@ -7,21 +7,25 @@ use peernet_api::report::StampClock;
 
 use crate::{
     ledger::{Member, Moment},
-    ping::Failure,
+    ping,
 };
 
-/// Events on the way between the threads. At the fastest pace and with the most peers this is more than a second's.
-pub const CAPACITY: usize = 8192;
+/// Events on the way between the threads. A probe makes two events over libp2p and one or two by STAMP: this is more
+/// than a second's of 64 peers at the agent's fastest pace, and of [`peernet_api::report::MAX_PEERS`] at 100 ms. The
+/// channel takes memory for what is in it, and not for what could be.
+pub const CAPACITY: usize = 32 << 10;
 
 /// News from the swarm.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// A probe has come to an end.
+    /// News of a probe over libp2p.
     Probe {
         /// The peer that was probed.
         peer: PeerId,
-        /// Its round trip, or why there is none.
-        result: Result<Duration, Failure>,
+        /// What became of the probe.
+        news: ping::News,
+        /// When it was sent.
+        sent: Moment,
         /// When that was known.
         at: Moment,
     },
@@ -31,6 +35,13 @@ pub enum Event {
         peer: PeerId,
         /// What happened.
         news: StampNews,
+        /// When that was known.
+        at: Moment,
+    },
+    /// How late the event loop's own timer was served. Told every quarter of a second.
+    LoopLag {
+        /// By how much.
+        lag: Duration,
         /// When that was known.
         at: Moment,
     },

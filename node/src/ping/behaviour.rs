@@ -15,8 +15,8 @@ use libp2p::{
 };
 
 use super::{
-    Config,
-    handler::{Handler, Outcome, Start},
+    Config, Failure,
+    handler::{Handler, News, Outcome, Start},
 };
 
 /// Failures in a row after which a connection is closed, so that a new one is dialed. With a second connection at
@@ -70,6 +70,12 @@ impl Behaviour {
         self.measure(peer);
     }
 
+    /// The connection that a peer is probed on.
+    #[must_use]
+    pub fn measured(&self, peer: &PeerId) -> Option<ConnectionId> {
+        self.peers.get(peer)?.measured
+    }
+
     /// Starts to probe the newest connection of an accepted peer if none is probed yet.
     fn measure(&mut self, peer_id: PeerId) {
         let Some(peer) = self.peers.get_mut(&peer_id) else {
@@ -114,11 +120,19 @@ impl Behaviour {
         if peer.measured != Some(connection) {
             return;
         }
-        if outcome.result.is_ok() {
-            peer.failures = 0;
-            return;
+        match outcome.news {
+            News::Cold { result: Ok(_), .. } => {
+                peer.failures = 0;
+                return;
+            }
+            // The second says nothing about the connection.
+            News::Warm(_)
+            | News::Cold {
+                result: Err(Failure::Unheard),
+                ..
+            } => return,
+            News::Cold { result: Err(_), .. } => peer.failures += 1,
         }
-        peer.failures += 1;
         let spare = peer.connections.len() > 1;
         if peer.failures < MAX_FAILURES && !spare {
             return;

@@ -19,21 +19,37 @@ use tokio::time::Sleep;
 
 use super::{
     Config, Failure, PROTOCOL,
-    protocol::{Prober, Responder},
+    pace::{Pace, is_late},
+    prober::{Ended, Ping, Prober},
+    responder::Responder,
 };
 
 /// The specification lets a peer open one stream and asks us to accept two, since an old one may linger.
 const MAX_RESPONDERS: usize = 2;
-/// A new connection's first probe waits at most this long, so that many peers met at once are not probed at once.
-const MAX_FIRST_DELAY: Duration = Duration::from_millis(250);
 
-/// What became of one probe, and when that was known.
+/// What became of a probe, and when that was known.
 #[derive(Clone, Copy, Debug)]
 pub struct Outcome {
-    /// When the answer came, or the probe was given up.
+    /// When the probe's first ping was sent, or was to be.
+    pub sent: Instant,
+    /// When this was known.
     pub at: Instant,
-    /// The round trip, or why there is none.
-    pub result: Result<Duration, Failure>,
+    /// What became of it.
+    pub news: News,
+}
+
+/// What there is to say of a probe: first how its first ping ended, and then, if there was an answer, its warm time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// The first ping came to its end.
+    Cold {
+        /// Its round trip, or why there is none.
+        result: Result<Duration, Failure>,
+        /// Whether this process was late while it was on the way, or late to send it.
+        host_limited: bool,
+    },
+    /// The burst is over: the smallest round trip in it.
+    Warm(Duration),
 }
 
 /// Tells the handler to start probing.
@@ -47,9 +63,13 @@ pub struct Handler {
     outbound: Outbound,
     pace: Option<Pace>,
     /// A probe is due and waits for its stream.
-    waiting: bool,
+    waiting: Option<Waiting>,
+    burst: Option<Burst>,
+    bursts: u64,
     timer: Option<Pin<Box<Sleep>>>,
     outcomes: VecDeque<Outcome>,
+    /// Outcomes were held back in the last turn.
+    held: bool,
 }
 
 enum Outbound {
@@ -60,6 +80,22 @@ enum Outbound {
     Open(Box<Prober<Stream>>),
 }
 
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    since: Instant,
+    late: bool,
+}
+
+/// The burst under way: no more than one at a time.
+#[derive(Clone, Copy, Debug)]
+struct Burst {
+    number: u64,
+    sent: Instant,
+    /// Pings that are still to be sent.
+    left: usize,
+    smallest: Option<Duration>,
+}
+
 impl Handler {
     pub(crate) fn new(config: Config) -> Self {
         Self {
@@ -67,60 +103,145 @@ impl Handler {
             responders: VecDeque::with_capacity(MAX_RESPONDERS),
             outbound: Outbound::None,
             pace: None,
-            waiting: false,
+            waiting: None,
+            burst: None,
+            bursts: 0,
             timer: None,
             outcomes: VecDeque::new(),
+            held: false,
         }
     }
 
-    fn outcome(&mut self, result: Result<Duration, Failure>) {
-        self.outcomes.push_back(Outcome {
-            at: Instant::now(),
-            result,
-        });
+    fn tell(&mut self, sent: Instant, news: News) {
+        let at = Instant::now();
+        self.outcomes.push_back(Outcome { sent, at, news });
+    }
+
+    fn tell_cold(&mut self, sent: Instant, result: Result<Duration, Failure>, host_limited: bool) {
+        self.tell(sent, News::Cold { result, host_limited });
+    }
+
+    /// Ends the burst under way, and says what it found.
+    fn end_burst(&mut self) {
+        if let Some(Burst {
+            sent,
+            smallest: Some(warm),
+            ..
+        }) = self.burst.take()
+        {
+            self.tell(sent, News::Warm(warm));
+        }
+    }
+
+    fn is_under_way(&self, number: u64) -> bool {
+        self.burst.is_some_and(|burst| burst.number == number)
+    }
+
+    /// A ping came to its end without a round trip.
+    fn on_failure(&mut self, ended: Ended, failure: Failure) {
+        if ended.ping.first {
+            self.tell_cold(ended.sent, Err(failure), ended.host_limited);
+        }
+        if self.is_under_way(ended.ping.burst) {
+            self.end_burst();
+        }
+    }
+
+    fn on_answer(&mut self, ended: Ended, rtt: Duration) {
+        let timeout = self.config.timeout;
+        if rtt >= timeout {
+            // An answer that came too late is no latency. If it was read too late, nobody knows when it came.
+            let unheard = ended.host_limited || is_late(rtt.saturating_sub(timeout));
+            let host_limited = ended.host_limited || unheard;
+            let failure = if unheard {
+                Failure::Unheard
+            } else {
+                Failure::Timeout
+            };
+            self.on_failure(
+                Ended {
+                    host_limited,
+                    ..ended
+                },
+                failure,
+            );
+            return;
+        }
+        let Ping { burst: number, first } = ended.ping;
+        if first {
+            self.tell_cold(ended.sent, Ok(rtt), ended.host_limited);
+        }
+        match &mut self.burst {
+            Some(burst) if burst.number == number => {
+                burst.smallest = Some(burst.smallest.map_or(rtt, |smallest| smallest.min(rtt)));
+                match burst.left.checked_sub(1) {
+                    Some(left) => {
+                        burst.left = left;
+                        self.repeat(number);
+                    }
+                    None => self.end_burst(),
+                }
+            }
+            // The next probe was due before this one's answer came: it stands for the whole burst.
+            _ if first => self.tell(ended.sent, News::Warm(rtt)),
+            _ => {}
+        }
+    }
+
+    /// Sends the next ping of a burst.
+    fn repeat(&mut self, burst: u64) {
+        let ping = Ping { burst, first: false };
+        let payload = rand::random();
+        let sent = match &mut self.outbound {
+            Outbound::Open(prober) => prober.send(ping, payload, false, Instant::now()),
+            Outbound::None | Outbound::Wanted | Outbound::Opening => false,
+        };
+        if !sent {
+            self.end_burst();
+        }
     }
 
     /// Ends the outbound stream: whatever is on the way there will not be answered.
     fn drop_stream(&mut self, failure: Failure) {
-        if let Outbound::Open(prober) = std::mem::replace(&mut self.outbound, Outbound::None) {
-            for _ in 0..prober.outstanding() {
-                self.outcome(Err(failure));
+        if let Outbound::Open(mut prober) = std::mem::replace(&mut self.outbound, Outbound::None) {
+            for (ended, unheard) in prober.abandon(Instant::now()) {
+                self.on_failure(ended, if unheard { Failure::Unheard } else { failure });
             }
         }
+        self.end_burst();
     }
 
-    fn poll_responders(&mut self, cx: &mut Context<'_>) {
-        self.responders.retain_mut(|responder| match responder.poll(cx) {
-            Poll::Pending => true,
-            Poll::Ready(Ok(())) => false,
-            Poll::Ready(Err(error)) => {
-                tracing::debug!(%error, "an inbound ping stream ended");
-                false
+    /// Whether an answer was written.
+    fn poll_responders(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut wrote = false;
+        self.responders.retain_mut(|responder| {
+            let polled = responder.poll(cx);
+            wrote |= responder.take_wrote();
+            match polled {
+                Poll::Pending => true,
+                Poll::Ready(Ok(())) => false,
+                Poll::Ready(Err(error)) => {
+                    tracing::debug!(%error, "an inbound ping stream ended");
+                    false
+                }
             }
         });
+        wrote
     }
 
-    /// Does everything that can be done now and leaves wakers for the rest.
-    fn poll_prober(&mut self, cx: &mut Context<'_>) {
+    /// Does everything that can be done now and leaves wakers for the rest. Whether a ping was written.
+    fn poll_prober(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut wrote = false;
         loop {
+            self.give_up();
             self.start_due_probe();
-            if let Outbound::Open(prober) = &mut self.outbound {
-                let given_up = prober.give_up(Instant::now(), self.config.timeout);
+            while let Outbound::Open(prober) = &mut self.outbound {
                 let polled = prober.poll(cx);
-                for _ in 0..given_up {
-                    self.outcome(Err(Failure::Timeout));
-                }
+                wrote |= prober.take_wrote();
                 match polled {
-                    Poll::Pending => {}
-                    Poll::Ready(Ok(rtt)) => {
-                        // An answer that came too late is no latency, also when the timer was late, too.
-                        self.outcome(if rtt < self.config.timeout {
-                            Ok(rtt)
-                        } else {
-                            Err(Failure::Timeout)
-                        });
-                        continue;
-                    }
+                    Poll::Pending => break,
+                    // The next ping of the burst is written by the next turn of this loop.
+                    Poll::Ready(Ok((ended, rtt))) => self.on_answer(ended, rtt),
                     Poll::Ready(Err(error)) => {
                         tracing::debug!(%error, "the outbound ping stream ended");
                         self.drop_stream(Failure::Reset);
@@ -128,28 +249,62 @@ impl Handler {
                 }
             }
             if self.timer_is_pending(cx) {
-                return;
+                return wrote;
             }
+        }
+    }
+
+    fn give_up(&mut self) {
+        let Outbound::Open(prober) = &mut self.outbound else {
+            return;
+        };
+        for (ended, unheard) in prober.give_up(Instant::now()) {
+            self.on_failure(
+                ended,
+                if unheard {
+                    Failure::Unheard
+                } else {
+                    Failure::Timeout
+                },
+            );
         }
     }
 
     fn start_due_probe(&mut self) {
         let now = Instant::now();
-        if let Some(pace) = &mut self.pace
-            && pace.due(now)
-        {
-            self.waiting = true;
+        if let Some(lateness) = self.pace.as_mut().and_then(|pace| pace.due(now)) {
+            // Never two bursts at once, and never a probe that waits for the burst before it.
+            self.end_burst();
+            let late = is_late(lateness);
+            if late && let Outbound::Open(prober) = &mut self.outbound {
+                prober.mark_host_limited();
+            }
+            self.waiting.get_or_insert(Waiting { since: now, late });
         }
-        if !self.waiting {
+        let Some(waiting) = self.waiting else {
             return;
-        }
+        };
         match &mut self.outbound {
             Outbound::None => self.outbound = Outbound::Wanted,
             Outbound::Wanted | Outbound::Opening => {}
             Outbound::Open(prober) => {
-                self.waiting = false;
-                if !prober.send(rand::random(), now) {
-                    self.outcome(Err(Failure::Reset));
+                self.waiting = None;
+                self.bursts += 1;
+                let ping = Ping {
+                    burst: self.bursts,
+                    first: true,
+                };
+                let payload = rand::random();
+                let sent = Instant::now();
+                if prober.send(ping, payload, waiting.late, sent) {
+                    self.burst = Some(Burst {
+                        number: self.bursts,
+                        sent,
+                        left: self.config.burst.saturating_sub(1),
+                        smallest: None,
+                    });
+                } else {
+                    self.tell_cold(now, Err(Failure::Reset), waiting.late);
                     self.drop_stream(Failure::Reset);
                 }
             }
@@ -158,12 +313,12 @@ impl Handler {
 
     /// Registers for the next probe or the next timeout, whichever comes first. False if that is now.
     fn timer_is_pending(&mut self, cx: &mut Context<'_>) -> bool {
-        let timeout = match &self.outbound {
-            Outbound::Open(prober) => prober.oldest().map(|sent| sent + self.config.timeout),
+        let deadline = match &self.outbound {
+            Outbound::Open(prober) => prober.next_deadline(),
             Outbound::None | Outbound::Wanted | Outbound::Opening => None,
         };
-        let next = self.pace.as_ref().map(|pace| pace.fire);
-        let Some(at) = [timeout, next].into_iter().flatten().min() else {
+        let next = self.pace.as_ref().map(Pace::fire);
+        let Some(at) = [deadline, next].into_iter().flatten().min() else {
             return true;
         };
         let at = tokio::time::Instant::from_std(at);
@@ -204,11 +359,19 @@ impl ConnectionHandler for Handler {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, Self::OutboundOpenInfo, Self::ToBehaviour>> {
-        self.poll_responders(cx);
-        self.poll_prober(cx);
+        let answered = self.poll_responders(cx);
+        let asked = self.poll_prober(cx);
+        if (answered || asked) && !self.outcomes.is_empty() && !self.held {
+            // What was written reaches the socket when the muxer has its turn, which it has when we have nothing to
+            // say. News can wait that long; a ping can't, since its clock is running.
+            self.held = true;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         if let Some(outcome) = self.outcomes.pop_front() {
             return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(outcome));
         }
+        self.held = false;
         if matches!(self.outbound, Outbound::Wanted) {
             self.outbound = Outbound::Opening;
             let protocol =
@@ -236,75 +399,27 @@ impl ConnectionHandler for Handler {
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
                 protocol: stream, ..
             }) => {
-                self.outbound = Outbound::Open(Box::new(Prober::new(stream)));
+                self.outbound = Outbound::Open(Box::new(Prober::new(stream, self.config.timeout)));
             }
             ConnectionEvent::DialUpgradeError(error) => {
                 self.outbound = Outbound::None;
-                self.waiting = false;
-                self.outcome(Err(match error.error {
-                    StreamUpgradeError::Timeout => Failure::Timeout,
+                let now = Instant::now();
+                let waiting = self.waiting.take().unwrap_or(Waiting {
+                    since: now,
+                    late: false,
+                });
+                let waited = now.saturating_duration_since(waiting.since);
+                let late = waiting.late || is_late(waited.saturating_sub(self.config.timeout));
+                let failure = match error.error {
                     StreamUpgradeError::NegotiationFailed => Failure::Unsupported,
+                    _ if late => Failure::Unheard,
+                    StreamUpgradeError::Timeout => Failure::Timeout,
                     StreamUpgradeError::Io(_) => Failure::Reset,
                     StreamUpgradeError::Apply(never) => match never {},
-                }));
+                };
+                self.tell_cold(waiting.since, Err(failure), late);
             }
             _ => {}
         }
-    }
-}
-
-/// When probes are due: on a grid of the interval, each one up to a tenth of it late at random, so that agents started
-/// together don't stay in step with each other or with anything else that is periodic on the host.
-#[derive(Debug)]
-struct Pace {
-    interval: Duration,
-    grid: Instant,
-    fire: Instant,
-}
-
-impl Pace {
-    fn new(now: Instant, interval: Duration) -> Self {
-        let fire = now + interval.min(MAX_FIRST_DELAY).mul_f64(rand::random());
-        Self {
-            interval,
-            grid: fire,
-            fire,
-        }
-    }
-
-    /// Whether a probe is due. If so, the next one is set: a process that was stopped does not catch up in a burst.
-    fn due(&mut self, now: Instant) -> bool {
-        if now < self.fire {
-            return false;
-        }
-        self.grid += self.interval;
-        if self.grid <= now {
-            self.grid = now + self.interval;
-        }
-        self.fire = self.grid + self.interval.mul_f64(rand::random::<f64>() / 10.0);
-        true
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_pace_keeps_its_grid_and_never_bursts() {
-        let start = Instant::now();
-        let second = Duration::from_secs(1);
-        let mut pace = Pace::new(start, second);
-        let first = pace.fire;
-        for n in 1..=1000_u32 {
-            assert!(!pace.due(pace.fire - Duration::from_nanos(1)));
-            assert!(pace.due(pace.fire));
-            let offset = pace.fire - (first + second * n);
-            assert!(offset <= second / 10, "probe {n} is {offset:?} off the grid");
-        }
-        let late = pace.fire + second * 60;
-        assert!(pace.due(late));
-        assert!(!pace.due(late));
-        assert!(pace.fire >= late + second);
     }
 }

@@ -1,9 +1,16 @@
 //! The probe: libp2p's ping protocol with a measuring instrument's manners.
 //!
-//! The wire is that of `libp2p::ping`, in both directions. What differs from it, and why:
+//! The wire is that of `libp2p::ping`, in both directions
+//! ([libp2p ping](https://github.com/libp2p/specs/blob/master/ping/ping.md)): 32 random bytes go out, the same 32 bytes
+//! come back. What differs from it, and why:
 //!
 //! * Probes leave at a fixed pace with jitter. Waiting for the last answer first would leave out just the times when
 //!   answers are slow.
+//! * A probe is a burst of pings. Its first answer is the *cold* time, what a request feels after a pause. Each other ping
+//!   leaves when the answer before it is there, at once, so that both hosts are still awake; the smallest round trip of
+//!   all of them is the *warm* time, with the least of what the hosts add. The burst ends when it is complete or when
+//!   the next probe is due. Answered, lost or failed is the first ping alone: the others follow an answer.
+//! * A probe that this host delayed says so, and what nobody listened for is no loss.
 //! * Every failure is told, the first one too, and each kind apart. A timeout is never a latency.
 //! * A peer is measured on one connection, also when there are two; when that one fails, the other takes over.
 //! * Peers that don't answer are still answered, and every wait leaves a waker behind.
@@ -11,7 +18,9 @@
 
 mod behaviour;
 mod handler;
-mod protocol;
+mod pace;
+mod prober;
+mod responder;
 
 use std::time::Duration;
 
@@ -19,11 +28,14 @@ use libp2p::StreamProtocol;
 
 pub use self::{
     behaviour::{Behaviour, Event},
-    handler::{Handler, Outcome, Start},
+    handler::{Handler, News, Outcome, Start},
 };
 
 /// The protocol's name.
 pub const PROTOCOL: StreamProtocol = StreamProtocol::new("/ipfs/ping/1.0.0");
+
+/// Bytes in one ping.
+const SIZE: usize = 32;
 
 /// The pace of probes.
 #[derive(Clone, Copy, Debug)]
@@ -32,9 +44,11 @@ pub struct Config {
     pub interval: Duration,
     /// An answer that takes this long is a loss.
     pub timeout: Duration,
+    /// Pings in one probe. 0 counts as 1.
+    pub burst: usize,
 }
 
-/// Why a probe has no round trip. Each of them is loss.
+/// Why a probe has no round trip. Each of them is loss, except [`Failure::Unheard`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum Failure {
     /// No answer came in time.
@@ -49,4 +63,7 @@ pub enum Failure {
     /// The connection ended while the probe was on the way.
     #[error("closed")]
     Closed,
+    /// This process did not run when the probe's time was up: an answer may have come in time, and nobody read it.
+    #[error("unheard")]
+    Unheard,
 }

@@ -21,6 +21,7 @@ use crate::{
         self, multiaddr,
         planner::{Dial, Outcome, Target},
     },
+    ledger::Member,
 };
 
 /// A connection whose peer has not said who it is by then is closed.
@@ -32,6 +33,8 @@ pub(super) struct Connection {
     pub(super) since: Instant,
     pub(super) dialed: Option<SocketAddr>,
     pub(super) source: Option<IpAddr>,
+    /// The other end of it, as the kernel knows it.
+    pub(super) remote: Option<SocketAddr>,
     pub(super) target: Option<Target>,
 }
 
@@ -42,15 +45,13 @@ impl EventLoop {
         if let Some(target) = target {
             self.planner.finished(target, Outcome::Connected, now);
         }
+        let remote = discovery::socket_addr(endpoint.get_remote_address());
         let (dialed, source) = match endpoint {
             ConnectedPoint::Dialer { address, .. } => {
                 self.counters.dials_connected += 1;
                 (discovery::socket_addr(address), None)
             }
-            ConnectedPoint::Listener { send_back_addr, .. } => (
-                None,
-                discovery::socket_addr(send_back_addr).map(|address| address.ip()),
-            ),
+            ConnectedPoint::Listener { .. } => (None, remote.map(|address| address.ip())),
         };
         tracing::debug!(%peer, connection = %id, ?dialed, ?source, "connected");
         self.connections.insert(
@@ -60,6 +61,7 @@ impl EventLoop {
                 since: now,
                 dialed,
                 source,
+                remote,
                 target,
             },
         );
@@ -74,7 +76,7 @@ impl EventLoop {
             return;
         }
         self.links.remove(&peer);
-        if let Some(name) = self.members.remove(&peer) {
+        if let Some(Member { name, .. }) = self.members.remove(&peer) {
             tracing::info!(%name, %peer, cause = cause.unwrap_or("closed"), "member left");
             self.tell_state(Instant::now());
         }

@@ -2,16 +2,17 @@
 
 use std::{net::SocketAddr, time::Instant};
 
-use libp2p::{PeerId, identify};
+use libp2p::{PeerId, identify, swarm::ConnectionId};
 
 use super::{EventLoop, KAD_SEARCH};
 use crate::{
     discovery::{dialable, multiaddr, planner::Outcome},
-    membership,
+    ledger::Member,
+    membership::{self, Announced},
 };
 
 impl EventLoop {
-    pub(super) fn on_identified(&mut self, peer: PeerId, info: &identify::Info) {
+    pub(super) fn on_identified(&mut self, peer: PeerId, connection: ConnectionId, info: &identify::Info) {
         let Some(link) = self.links.get_mut(&peer) else {
             return;
         };
@@ -24,14 +25,14 @@ impl EventLoop {
         let claimed: Vec<SocketAddr> = dialable(&info.listen_addrs, seen_from)
             .filter(|address| !self.planner.is_own(address))
             .collect();
-        let announced = membership::announced_name(&info.agent_version);
+        let announced = membership::announced(&info.agent_version);
         let known = self
             .members
             .get(&peer)
-            .is_some_and(|name| Some(&**name) == announced);
+            .is_some_and(|member| announced.is_some_and(|said| member.is(&said)));
         if !known {
-            match membership::member_name(&self.config.secret, &peer, &info.agent_version) {
-                Some(name) => self.join(peer, name),
+            match membership::member(&self.config.secret, &peer, &info.agent_version) {
+                Some(said) => self.join(peer, connection, said),
                 None if self.bootstrap.contains(&peer) => return,
                 None => {
                     self.reject(peer, &info.agent_version);
@@ -54,9 +55,24 @@ impl EventLoop {
         }
     }
 
-    fn join(&mut self, peer: PeerId, name: &str) {
-        tracing::info!(name, %peer, "member joined");
-        self.members.insert(peer, name.into());
+    fn join(&mut self, peer: PeerId, connection: ConnectionId, said: Announced<'_>) {
+        let member = Member {
+            peer,
+            name: said.name.into(),
+            instance: said.instance,
+            link: None,
+        };
+        if self.members.insert(peer, member).is_some() {
+            tracing::info!(name = said.name, %peer, "member restarted");
+            // Those led to the process before: it has gone, but may not have said so.
+            let old = self.connections.iter().filter(|(_, known)| known.peer == peer);
+            let old: Vec<ConnectionId> = old.map(|(id, _)| *id).filter(|id| *id != connection).collect();
+            for id in old {
+                self.swarm.close_connection(id);
+            }
+        } else {
+            tracing::info!(name = said.name, %peer, "member joined");
+        }
         // The ledger hears of the member before the first probe leaves.
         let now = Instant::now();
         self.tell_state(now);

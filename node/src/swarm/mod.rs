@@ -8,7 +8,6 @@ mod names;
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -86,7 +85,7 @@ pub struct EventLoop {
     listening: Option<oneshot::Sender<SocketAddr>>,
     connections: HashMap<ConnectionId, Connection>,
     links: HashMap<PeerId, Link>,
-    members: BTreeMap<PeerId, Arc<str>>,
+    members: BTreeMap<PeerId, Member>,
     bootstrap: HashSet<PeerId>,
     planner: Planner,
     dialing: HashMap<ConnectionId, Target>,
@@ -185,7 +184,7 @@ impl EventLoop {
                 () = stopped(&mut stop) => break,
                 event = self.swarm.select_next_some() => self.on_swarm_event(event)?,
                 Some(resolution) = self.resolutions.recv() => self.on_resolution(resolution),
-                _ = tick.tick() => self.on_tick(Instant::now()),
+                due = tick.tick() => self.on_tick(due.into_std(), Instant::now()),
             }
         }
         self.shut_down().await;
@@ -267,19 +266,26 @@ impl EventLoop {
     fn on_behaviour_event(&mut self, event: BehaviourEvent) {
         match event {
             BehaviourEvent::Ping(ping::Event { peer, outcome }) => {
-                match outcome.result {
-                    Ok(rtt) => tracing::trace!(%peer, ?rtt, "probe answered"),
-                    Err(failure) => tracing::debug!(%peer, %failure, "probe lost"),
+                match outcome.news {
+                    ping::News::Cold {
+                        result: Err(failure), ..
+                    } => tracing::debug!(%peer, %failure, "probe lost"),
+                    news => tracing::trace!(%peer, ?news, "probe"),
                 }
-                let at = outcome.at.saturating_duration_since(self.started);
+                let moment = |instant: Instant| instant.saturating_duration_since(self.started);
                 self.tell(Event::Probe {
                     peer,
-                    result: outcome.result,
-                    at,
+                    news: outcome.news,
+                    sent: moment(outcome.sent),
+                    at: moment(outcome.at),
                 });
             }
-            BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => {
-                self.on_identified(peer_id, &info);
+            BehaviourEvent::Identify(identify::Event::Received {
+                connection_id,
+                peer_id,
+                info,
+            }) => {
+                self.on_identified(peer_id, connection_id, &info);
             }
             BehaviourEvent::Identify(_) => {}
             BehaviourEvent::Kad(event) => self.on_kad_event(event),
@@ -338,7 +344,11 @@ impl EventLoop {
         self.tell_state(Instant::now());
     }
 
-    fn on_tick(&mut self, now: Instant) {
+    fn on_tick(&mut self, due: Instant, now: Instant) {
+        self.tell(Event::LoopLag {
+            lag: now.saturating_duration_since(due),
+            at: now.saturating_duration_since(self.started),
+        });
         if now.saturating_duration_since(self.heartbeat) >= HEARTBEAT {
             self.heartbeat = now;
             self.tell_state(now);
@@ -360,9 +370,13 @@ impl EventLoop {
     }
 
     fn tell_state(&mut self, now: Instant) {
-        let members = self.members.iter().map(|(peer, name)| Member {
-            peer: *peer,
-            name: Arc::clone(name),
+        let ping = &self.swarm.behaviour().ping;
+        let members = self.members.values().map(|member| {
+            let measured = ping.measured(&member.peer);
+            Member {
+                link: measured.and_then(|id| self.connections.get(&id)?.remote),
+                ..member.clone()
+            }
         });
         let admission = &self.swarm.behaviour().admission;
         let mut counters = self.counters;

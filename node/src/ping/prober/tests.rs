@@ -11,6 +11,13 @@ use futures::AsyncWriteExt;
 use proptest::prelude::*;
 
 use super::*;
+use crate::ping::responder::Responder;
+
+const SECOND: Duration = Duration::from_secs(1);
+const FIRST: Ping = Ping {
+    burst: 1,
+    first: true,
+};
 
 /// One end of an in-memory byte stream that moves at most `chunk` bytes at a time, like a network in a bad mood.
 struct Pipe {
@@ -61,13 +68,17 @@ impl Wake for Wakes {
 }
 
 fn send(prober: &mut Prober<Pipe>, n: u8, at: Instant) {
-    assert!(prober.send([n; SIZE], at));
+    assert!(prober.send(FIRST, [n; SIZE], false, at));
+}
+
+fn outstanding(prober: &Prober<Pipe>) -> usize {
+    prober.in_flight.iter().filter(|probe| !probe.given_up).count()
 }
 
 #[tokio::test]
 async fn probes_don_t_wait_for_each_other() {
     let (ours, theirs) = pipes(7);
-    let mut prober = Prober::new(ours);
+    let mut prober = Prober::new(ours, SECOND);
     let start = Instant::now();
     for n in 0..20 {
         send(&mut prober, n, start);
@@ -77,7 +88,7 @@ async fn probes_don_t_wait_for_each_other() {
     for _ in 0..20 {
         poll_fn(|cx| prober.poll(cx)).await.unwrap();
     }
-    assert_eq!(prober.outstanding(), 0);
+    assert_eq!(outstanding(&prober), 0);
     drop(prober);
     answering.await.unwrap().unwrap();
 }
@@ -85,40 +96,136 @@ async fn probes_don_t_wait_for_each_other() {
 #[tokio::test]
 async fn a_late_answer_is_thrown_away_and_the_next_one_counts() {
     let (ours, mut theirs) = pipes(1000);
-    let mut prober = Prober::new(ours);
-    let second = Duration::from_secs(1);
+    let mut prober = Prober::new(ours, SECOND);
     let sent = Instant::now();
     send(&mut prober, 1, sent);
-    send(&mut prober, 2, sent + second);
-    assert_eq!(prober.give_up(sent + second, second), 1);
-    assert_eq!(prober.give_up(sent + second, second), 0, "given up once");
-    assert_eq!((prober.outstanding(), prober.oldest()), (1, Some(sent + second)));
+    send(&mut prober, 2, sent + SECOND);
+    let lost = Ended {
+        ping: FIRST,
+        sent,
+        host_limited: false,
+    };
+    assert_eq!(prober.give_up(sent + SECOND), [(lost, false)]);
+    assert_eq!(prober.give_up(sent + SECOND), [], "given up once");
+    assert_eq!(
+        (outstanding(&prober), prober.next_deadline()),
+        (1, Some(sent + SECOND * 2))
+    );
     theirs.write_all(&[1; SIZE]).await.unwrap();
     theirs.write_all(&[2; SIZE]).await.unwrap();
-    poll_fn(|cx| prober.poll(cx)).await.unwrap();
-    assert_eq!(prober.outstanding(), 0);
+    let (ended, _) = poll_fn(|cx| prober.poll(cx)).await.unwrap();
+    assert_eq!((ended.sent, outstanding(&prober)), (sent + SECOND, 0));
     let nothing_more = futures::poll!(poll_fn(|cx| prober.poll(cx)));
     assert!(nothing_more.is_pending());
 }
 
 #[tokio::test]
+async fn what_nobody_listened_for_gets_its_time_back() {
+    let (ours, mut theirs) = pipes(1000);
+    let mut prober = Prober::new(ours, SECOND);
+    let sent = Instant::now();
+    send(&mut prober, 1, sent);
+    send(&mut prober, 2, sent);
+    // The process did not run from before its time was up until half a second after.
+    let woken = sent + SECOND + SECOND / 2;
+    assert_eq!(prober.give_up(woken), []);
+    assert_eq!(prober.next_deadline(), Some(woken + SECOND / 2));
+    theirs.write_all(&[1; SIZE]).await.unwrap();
+    let (answered, _) = poll_fn(|cx| prober.poll(cx)).await.unwrap();
+    assert!(answered.host_limited);
+    // The other one was listened for until its new time was up: it is lost, and that is certain.
+    let lost = prober.give_up(woken + SECOND / 2);
+    assert!(matches!(
+        lost[..],
+        [(
+            Ended {
+                host_limited: true,
+                ..
+            },
+            false
+        )]
+    ));
+}
+
+#[test]
+fn an_agent_that_is_never_there_in_time_says_that_it_can_t_tell() {
+    let (ours, _theirs) = pipes(1000);
+    let mut prober = Prober::new(ours, SECOND);
+    send(&mut prober, 1, Instant::now());
+    let mut given_up = Vec::new();
+    for times in 0.. {
+        let Some(deadline) = prober.next_deadline() else {
+            assert_eq!(times, usize::from(MAX_POSTPONED) + 1);
+            break;
+        };
+        given_up.extend(prober.give_up(deadline + SECOND / 10));
+    }
+    assert!(matches!(
+        given_up[..],
+        [(
+            Ended {
+                host_limited: true,
+                ..
+            },
+            true
+        )]
+    ));
+}
+
+#[test]
+fn a_little_late_is_in_time() {
+    let (ours, _theirs) = pipes(1000);
+    let mut prober = Prober::new(ours, SECOND);
+    let sent = Instant::now();
+    send(&mut prober, 1, sent);
+    let given_up = prober.give_up(sent + SECOND + Duration::from_millis(3));
+    assert!(matches!(
+        given_up[..],
+        [(
+            Ended {
+                host_limited: false,
+                ..
+            },
+            false
+        )]
+    ));
+}
+
+#[test]
+fn what_is_abandoned_is_told_with_what_is_known_of_it() {
+    let (ours, _theirs) = pipes(1000);
+    let mut prober = Prober::new(ours, SECOND);
+    let sent = Instant::now();
+    send(&mut prober, 1, sent);
+    send(&mut prober, 2, sent + SECOND);
+    let told: Vec<_> = prober
+        .abandon(sent + SECOND * 2)
+        .into_iter()
+        .map(|(ended, unheard)| (ended.host_limited, unheard))
+        .collect();
+    assert_eq!(told, [(true, true), (false, false)]);
+    assert_eq!(outstanding(&prober), 0);
+}
+
+#[tokio::test]
 async fn wrong_bytes_and_answers_to_nothing_end_the_stream() {
     let (ours, mut theirs) = pipes(1000);
-    let mut prober = Prober::new(ours);
+    let mut prober = Prober::new(ours, SECOND);
     send(&mut prober, 1, Instant::now());
     theirs.write_all(&[2; SIZE]).await.unwrap();
     let error = poll_fn(|cx| prober.poll(cx)).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    assert_eq!(prober.abandon(Instant::now()).len(), 1, "its end must be told");
 
     let (ours, mut theirs) = pipes(1000);
     theirs.write_all(&[0; SIZE]).await.unwrap();
-    let mut prober = Prober::new(ours);
+    let mut prober = Prober::new(ours, SECOND);
     let error = poll_fn(|cx| prober.poll(cx)).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::InvalidData);
 
     let (ours, theirs) = pipes(1000);
     drop(theirs);
-    let mut prober = Prober::new(ours);
+    let mut prober = Prober::new(ours, SECOND);
     let error = poll_fn(|cx| prober.poll(cx)).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
 }
@@ -126,9 +233,9 @@ async fn wrong_bytes_and_answers_to_nothing_end_the_stream() {
 #[test]
 fn probes_on_the_way_are_bounded() {
     let (ours, _theirs) = pipes(1000);
-    let mut prober = Prober::new(ours);
+    let mut prober = Prober::new(ours, SECOND);
     let sent = (0..1000)
-        .filter(|_| prober.send([0; SIZE], Instant::now()))
+        .filter(|_| prober.send(FIRST, [0; SIZE], false, Instant::now()))
         .count();
     assert_eq!(sent, MAX_IN_FLIGHT);
 }
@@ -173,9 +280,9 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let (ours, theirs) = pipes(chunk);
-            let mut prober = Prober::new(ours);
+            let mut prober = Prober::new(ours, SECOND);
             for payload in &payloads {
-                assert!(prober.send(*payload, Instant::now()));
+                assert!(prober.send(FIRST, *payload, false, Instant::now()));
             }
             let mut responder = Responder::new(theirs);
             let answering = tokio::spawn(async move { poll_fn(|cx| responder.poll(cx)).await });
