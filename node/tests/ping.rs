@@ -8,7 +8,13 @@
     reason = "a test that can't go on fails"
 )]
 
-use std::{collections::BTreeSet, time::Duration};
+mod support;
+
+use std::{
+    collections::BTreeSet,
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use futures::StreamExt;
 use libp2p::{
@@ -24,6 +30,8 @@ use peernet_node::{
     transport,
 };
 use tokio::time::timeout;
+
+use crate::support::echo::{Echo, Manner};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 const PACE: Duration = Duration::from_millis(20);
@@ -94,6 +102,33 @@ fn cold(event: &ping::Event) -> Option<Result<Duration, Failure>> {
     match event.outcome.news {
         News::Cold { result, .. } => Some(result),
         News::Warm(_) => None,
+    }
+}
+
+/// A swarm that has accepted a peer of this manner, and how often that one is asked.
+async fn probing(
+    config: ping::Config,
+    manner: Manner,
+) -> (
+    Swarm<ping::Behaviour>,
+    std::sync::Arc<std::sync::atomic::AtomicU64>,
+) {
+    let (echo, asked) = Echo::new(manner);
+    let (peer, address) = listening(swarm(|_| echo)).await;
+    let mut swarm = swarm(|_| ping::Behaviour::new(config));
+    connect(&mut swarm, peer, &address).await;
+    swarm.behaviour_mut().accept(peer);
+    (swarm, asked)
+}
+
+/// The next news of a probe: when it was sent, and what became of it. `None` when the connection is closed.
+async fn news(swarm: &mut Swarm<ping::Behaviour>) -> Option<(Instant, News)> {
+    loop {
+        match swarm.select_next_some().await {
+            SwarmEvent::Behaviour(event) => return Some((event.outcome.sent, event.outcome.news)),
+            SwarmEvent::ConnectionClosed { .. } => return None,
+            _ => {}
+        }
     }
 }
 
@@ -240,6 +275,110 @@ async fn a_peer_that_can_t_answer_is_told_each_time_and_its_connection_is_closed
             }
         }
         assert_eq!(told, [Err(Failure::Unsupported); 3]);
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn a_probe_is_a_burst_of_as_many_pings_as_asked_for() {
+    timeout(DEADLINE, async {
+        for burst in [1, 5, 16] {
+            // The first probe leaves within a quarter of a second; there is no second one.
+            let config = ping::Config {
+                interval: Duration::from_secs(3600),
+                timeout: DEADLINE,
+                burst,
+            };
+            let (mut swarm, asked) = probing(config, Manner::After(Duration::ZERO)).await;
+            let (sent, first) = news(&mut swarm).await.unwrap();
+            let News::Cold { result: Ok(cold), .. } = first else {
+                panic!("{first:?}");
+            };
+            let (sent_again, last) = news(&mut swarm).await.unwrap();
+            let News::Warm(warm) = last else {
+                panic!("{last:?}");
+            };
+            assert_eq!(sent_again, sent, "of the same probe");
+            assert!(warm <= cold && warm > Duration::ZERO, "{warm:?} of {cold:?}");
+            assert_eq!(asked.load(Ordering::SeqCst), burst as u64);
+        }
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn a_later_ping_without_an_answer_ends_its_burst_and_is_no_loss() {
+    timeout(DEADLINE, async {
+        let config = ping::Config {
+            interval: Duration::from_millis(100),
+            timeout: Duration::from_millis(500),
+            burst: 5,
+        };
+        let (mut swarm, _) = probing(config, Manner::UpTo(3)).await;
+        let mut told = Vec::new();
+        while let Some((_, news)) = news(&mut swarm).await {
+            told.push(news);
+        }
+        // The first probe has its two times, and those after the third ping are lost until the connection is given up:
+        // each of them once. On a busy machine the first burst may be cut short, or this process late for its answers.
+        let cold = |news: &News| match *news {
+            News::Cold { result, .. } => Some(result),
+            News::Warm(_) => None,
+        };
+        let colds: Vec<_> = told.iter().filter_map(cold).collect();
+        let answered = colds.iter().take_while(|result| result.is_ok()).count();
+        assert!((1..=3).contains(&answered), "{told:?}");
+        assert_eq!(
+            told.len() - colds.len(),
+            answered,
+            "each has a warm time: {told:?}"
+        );
+        let lost = &colds[answered..];
+        let timed_out = lost
+            .iter()
+            .filter(|result| **result == Err(Failure::Timeout))
+            .count();
+        assert_eq!(timed_out, 3, "{told:?}");
+        let others = [Err(Failure::Timeout), Err(Failure::Closed), Err(Failure::Unheard)];
+        assert!(lost.iter().all(|result| others.contains(result)), "{told:?}");
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn an_answer_slower_than_the_pace_stands_for_its_whole_burst_and_delays_nothing() {
+    timeout(DEADLINE, async {
+        let delay = PACE * 10;
+        let (mut swarm, asked) = probing(
+            ping::Config {
+                interval: PACE,
+                timeout: DEADLINE,
+                burst: 5,
+            },
+            Manner::After(delay),
+        )
+        .await;
+        let mut colds = Vec::new();
+        let mut warms = Vec::new();
+        while warms.len() < 20 {
+            match news(&mut swarm).await.unwrap() {
+                (sent, News::Cold { result, .. }) => colds.push((sent, result.unwrap())),
+                (sent, News::Warm(rtt)) => warms.push((sent, rtt)),
+            }
+        }
+        assert_eq!(colds[..20], warms[..20]);
+        assert!(colds.iter().all(|(_, rtt)| *rtt >= delay));
+        // The probes left while their forerunners were on the way, and none of them was repeated.
+        let pace = colds.windows(2).map(|pair| pair[1].0 - pair[0].0);
+        assert!(
+            pace.clone().min().unwrap() < delay,
+            "{:?}",
+            pace.collect::<Vec<_>>()
+        );
+        assert!(asked.load(Ordering::SeqCst) >= 20);
     })
     .await
     .unwrap();

@@ -2,17 +2,29 @@
 
 #![allow(
     clippy::expect_used,
+    clippy::indexing_slicing,
     clippy::panic,
     clippy::unwrap_used,
     reason = "a test that can't go on fails"
 )]
 
+mod support;
+
 use std::{
     fs,
     io::{BufRead, BufReader},
+    net::SocketAddr,
     path::PathBuf,
     process::{Child, Command, Output, Stdio},
+    time::Duration,
 };
+
+use peernet_api::{
+    envelope,
+    report::{PATH, Report},
+};
+
+use crate::support::{eventually, get};
 
 struct SecretFile(PathBuf);
 
@@ -39,6 +51,7 @@ fn program(secret: &SecretFile) -> Command {
         .env("PEERNET_NAME", "mesh-0")
         .env("PEERNET_POD_IP", "127.0.0.1")
         .env("PEERNET_SECRET_FILE", &secret.0)
+        .env("PEERNET_STAMP_PORT", "0")
         .env("PEERNET_MDNS", "false");
     program
 }
@@ -66,6 +79,33 @@ fn started(program: &mut Command) -> (Child, Vec<String>) {
     }
     let status = child.wait().unwrap();
     panic!("it did not start ({status}): {lines:#?}");
+}
+
+/// A program that runs, until this goes.
+struct Running {
+    child: Child,
+    http: SocketAddr,
+}
+
+impl Running {
+    fn signal(&self, signal: &str) {
+        let id = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-s", signal, &id]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    async fn report(&self) -> Report {
+        let answer = get(self.http, &format!("{PATH}?nonce=00")).await;
+        envelope::open(&answer.body).unwrap().0
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Also ends one that is stopped.
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
 }
 
 fn said(output: &Output) -> String {
@@ -124,4 +164,70 @@ fn a_port_that_is_taken_ends_it_with_code_1_and_is_named() {
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(said(&output).contains(&port), "{}", said(&output));
+}
+
+#[tokio::test]
+async fn what_came_while_the_program_was_stopped_is_no_loss_and_no_latency() {
+    let secret = SecretFile::new("stopped");
+    let timeout = Duration::from_secs(2);
+    let (ports, names) = ([free_port(), free_port()], ["mesh-0", "mesh-1"]);
+    let agents = [0, 1].map(|n| {
+        let http = free_port();
+        let child = program(&secret)
+            .env("PEERNET_NAME", names[n])
+            .env("PEERNET_P2P_PORT", &ports[n])
+            .env("PEERNET_HTTP_PORT", &http)
+            .env("PEERNET_SEEDS", format!("127.0.0.1:{}", ports[0]))
+            .env("PEERNET_PROBE_INTERVAL", "100ms")
+            .env("PEERNET_PROBE_TIMEOUT", "2s")
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let http = format!("127.0.0.1:{http}").parse().unwrap();
+        Running { child, http }
+    });
+    let listening = |agent: &Running| {
+        let http = agent.http;
+        async move {
+            match tokio::net::TcpStream::connect(http).await {
+                Ok(_) => Ok(()),
+                Err(error) => Err(error.to_string()),
+            }
+        }
+    };
+    let measured = |agent: usize, more_than: u64| {
+        let agent = &agents[agent];
+        eventually("round trips", move || async move {
+            listening(agent).await?;
+            let report = agent.report().await;
+            match report.peers.first() {
+                Some(row) if row.connected && row.answered > more_than => Ok(report),
+                _ => Err(format!("{:?}", report.peers)),
+            }
+        })
+    };
+    measured(0, 10).await;
+    measured(1, 10).await;
+
+    agents[0].signal("STOP");
+    tokio::time::sleep(timeout * 2).await;
+    agents[0].signal("CONT");
+
+    let before = agents[0]
+        .report()
+        .await
+        .peers
+        .first()
+        .map_or(0, |row| row.answered);
+    let report = measured(0, before + 10).await;
+    let row = &report.peers[0];
+    assert!(row.host_limited > 0, "{row:?}");
+    assert_eq!((row.timed_out, row.failed), (0, 0), "{row:?}");
+    assert!(row.rtt.max().unwrap() < 2_000_000_000, "{row:?}");
+    // Its event loop has noticed, and the other agent had no answer meanwhile.
+    let stopped = u64::try_from(timeout.as_nanos()).unwrap();
+    assert!(report.host.loop_lag.max().unwrap() > stopped, "{:?}", report.host);
+    assert!(report.host.cpu_micros.is_some(), "{:?}", report.host);
+    let row = &measured(1, 10).await.peers[0];
+    assert!(row.timed_out > 0, "{row:?}");
 }

@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "each test program uses its own part of this")]
 
+pub(crate) mod echo;
+
 use std::{future::Future, net::SocketAddr, time::Duration};
 
 use libp2p::PeerId;
