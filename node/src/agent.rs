@@ -1,4 +1,5 @@
-//! The agent as a whole: two threads, each with a runtime of its own.
+//! The agent as a whole: three threads. Those of the swarm and of the reports have a runtime each; that of STAMP waits for
+//! its sockets by itself.
 
 use std::{
     future::Future,
@@ -21,13 +22,14 @@ use crate::{
     host,
     http::{self, Shared},
     reporting::{Identity, Reporting},
+    stamp,
     swarm::{self, EventLoop},
     telemetry::{self, Event},
 };
 
 /// From the start to the first address that the agent listens on.
 const START_DEADLINE: Duration = Duration::from_secs(10);
-/// From the order to stop to the end of both threads.
+/// From the order to stop to the end of all threads.
 const STOP_DEADLINE: Duration = Duration::from_secs(4);
 /// Look-ups in the system's resolver that may hang at a time.
 const BLOCKING_THREADS: usize = 4;
@@ -37,6 +39,10 @@ const RUNTIME_FAREWELL: Duration = Duration::from_millis(100);
 const HOST_INTERVAL: Duration = Duration::from_secs(1);
 /// How often it asks for what TCP sent again. On a host with many connections, asking takes milliseconds.
 const TCP_INTERVAL: Duration = Duration::from_secs(5);
+/// Silent sessions that wait for the event loop.
+const SILENT: usize = 64;
+/// The STAMP thread calls nothing deep.
+const STAMP_STACK: usize = 256 << 10;
 /// Events that the reporting thread takes in one go.
 const BATCH: usize = 256;
 
@@ -46,6 +52,14 @@ pub enum Error {
     /// The HTTP port can't be had.
     #[error("failed to open the HTTP port {port}: {source}")]
     Http {
+        /// The port.
+        port: u16,
+        /// Why it can't be had.
+        source: io::Error,
+    },
+    /// The STAMP port can't be had.
+    #[error("failed to open the STAMP port {port}/udp: {source}")]
+    Stamp {
         /// The port.
         port: u16,
         /// Why it can't be had.
@@ -74,6 +88,7 @@ pub struct Agent {
     peer_id: PeerId,
     p2p: SocketAddr,
     http: SocketAddr,
+    stamp: Option<SocketAddr>,
     stop: watch::Sender<bool>,
     ended: mpsc::Receiver<Ended>,
 }
@@ -106,13 +121,19 @@ impl Agent {
         let reporting = Reporting::new(identity, config.probe.window, started.elapsed());
         let shared = Shared::new(reporting, key.clone(), started);
         let (stop, stopping) = watch::channel(false);
-        let (ended, mut ends) = mpsc::channel(2);
+        let (ended, mut ends) = mpsc::channel(3);
         let (events, received) = mpsc::channel(telemetry::CAPACITY);
         let (listening, heard) = oneshot::channel();
 
+        let stamp = config
+            .stamp
+            .then(|| start_stamp(&config, started, events.clone(), ended.clone()))
+            .transpose()?;
+        let reflector = stamp.as_ref().map(|(handle, _)| handle.reflector());
+
         let stop_swarm = stopping.clone();
         spawn("swarm", ended.clone(), async move {
-            EventLoop::new(config, key, started, events, listening)?
+            EventLoop::new(config, key, started, events, listening, stamp)?
                 .run(stop_swarm)
                 .await?;
             Ok(())
@@ -130,8 +151,8 @@ impl Agent {
         tokio::select! {
             heard = timeout(START_DEADLINE, heard) => match heard {
                 Ok(Ok(p2p)) => {
-                    tracing::info!(%peer_id, %p2p, %http, version = peernet_api::VERSION, "started");
-                    Ok(Self { peer_id, p2p, http, stop, ended: ends })
+                    tracing::info!(%peer_id, %p2p, %http, stamp = reflector.map(display), version = peernet_api::VERSION, "started");
+                    Ok(Self { peer_id, p2p, http, stamp: reflector, stop, ended: ends })
                 }
                 Ok(Err(_)) => Err(reason(ends.recv().await)),
                 Err(_) => Err(Error::NotListening),
@@ -158,6 +179,12 @@ impl Agent {
         self.http
     }
 
+    /// The address at which it answers STAMP probes, if it does.
+    #[must_use]
+    pub fn stamp_address(&self) -> Option<SocketAddr> {
+        self.stamp
+    }
+
     /// Waits until a thread ends that should not, and says why it did.
     pub async fn failed(&mut self) -> Error {
         reason(self.ended.recv().await)
@@ -169,8 +196,8 @@ impl Agent {
     /// If it took too long. The process should end then.
     pub async fn stop(mut self) -> Result<(), Error> {
         self.stop.send_replace(true);
-        let both = async { while self.ended.recv().await.is_some() {} };
-        timeout(STOP_DEADLINE, both).await.map_err(|_| Error::NotStopped)
+        let all = async { while self.ended.recv().await.is_some() {} };
+        timeout(STOP_DEADLINE, all).await.map_err(|_| Error::NotStopped)
     }
 }
 
@@ -187,7 +214,31 @@ fn reason(ended: Option<Ended>) -> Error {
     }
 }
 
-/// Runs a future on a thread and a runtime of its own. Its end is told in every case.
+/// Starts the STAMP thread. It ends with the event loop, which holds its handle.
+fn start_stamp(
+    config: &Config,
+    started: Instant,
+    events: mpsc::Sender<Event>,
+    ended: mpsc::Sender<Ended>,
+) -> Result<(stamp::Handle, mpsc::Receiver<PeerId>), Error> {
+    let port = config.stamp_port;
+    let (silent, heard) = mpsc::channel(SILENT);
+    let config = stamp::Config {
+        interval: config.probe.interval,
+        timeout: config.probe.timeout,
+        address: config.listen,
+        port,
+        open: config.stamp_open,
+        clock: config.stamp_clock,
+    };
+    let (worker, handle) =
+        stamp::run::open(config, started, events, silent).map_err(|source| Error::Stamp { port, source })?;
+    let thread = thread::Builder::new().stack_size(STAMP_STACK);
+    run(thread, "stamp", ended, move || Ok(worker.run()?))?;
+    Ok((handle, heard))
+}
+
+/// Runs a future on a thread and a runtime of its own.
 fn spawn(
     name: &'static str,
     ended: mpsc::Sender<Ended>,
@@ -197,14 +248,27 @@ fn spawn(
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
         .build()?;
-    thread::Builder::new().name(name.to_owned()).spawn(move || {
+    run(thread::Builder::new(), name, ended, move || {
+        let result = runtime.block_on(work);
+        runtime.shutdown_timeout(RUNTIME_FAREWELL);
+        result
+    })
+}
+
+/// Runs something on a thread of its own. Its end is told in every case.
+fn run(
+    thread: thread::Builder,
+    name: &'static str,
+    ended: mpsc::Sender<Ended>,
+    work: impl FnOnce() -> Result<(), Error> + Send + 'static,
+) -> io::Result<()> {
+    thread.name(name.to_owned()).spawn(move || {
         let mut last_words = LastWords {
             thread: name,
             result: Err(Error::Ended(name)),
             ended,
         };
-        last_words.result = runtime.block_on(work);
-        runtime.shutdown_timeout(RUNTIME_FAREWELL);
+        last_words.result = work();
     })?;
     Ok(())
 }
@@ -219,7 +283,7 @@ struct LastWords {
 impl Drop for LastWords {
     fn drop(&mut self) {
         let result = std::mem::replace(&mut self.result, Ok(()));
-        // There is room for both threads' ends: this fails only if nobody listens any more.
+        // There is room for all threads' ends: this fails only if nobody listens any more.
         let _ = self.ended.try_send(Ended {
             thread: self.thread,
             result,

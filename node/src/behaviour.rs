@@ -18,6 +18,7 @@ use crate::{
     discovery::mdns,
     membership::{self, Instance},
     ping,
+    stamp::agreement,
 };
 
 /// Identify's protocol version: the same for all agents of all networks.
@@ -32,6 +33,8 @@ pub(crate) struct Behaviour {
     pub(crate) admission: admission::Behaviour,
     /// The measuring instrument.
     pub(crate) ping: ping::Behaviour,
+    /// Agrees on STAMP sessions.
+    pub(crate) stamp: Toggle<agreement::Behaviour>,
     /// How members introduce themselves.
     pub(crate) identify: identify::Behaviour,
     /// Tells members of each other. It learns of peers only from the event loop, which knows who is a member.
@@ -42,8 +45,8 @@ pub(crate) struct Behaviour {
 
 impl Behaviour {
     /// The protocols that this configuration asks for. Without multicast or netlink, mDNS stays off: it is never
-    /// needed.
-    pub(crate) fn new(config: &Config, key: &Keypair) -> Self {
+    /// needed. `stamp_port`: where STAMP probes are answered, if they are.
+    pub(crate) fn new(config: &Config, key: &Keypair, stamp_port: Option<u16>) -> Self {
         let own_id = key.public().to_peer_id();
         let probe = ping::Config {
             interval: config.probe.interval,
@@ -67,9 +70,18 @@ impl Behaviour {
             kad.set_mode(Some(kad::Mode::Server));
             kad
         });
+        let stamp = stamp_port.map(|port| {
+            agreement::Behaviour::new(agreement::Config {
+                own_id,
+                interval: config.probe.interval,
+                address: config.listen,
+                port,
+            })
+        });
         Self {
             admission: admission::Behaviour::new(admission::Limits::for_peers(config.peers_per_node)),
             ping: ping::Behaviour::new(probe),
+            stamp: stamp.into(),
             identify: identify::Behaviour::new(introduction),
             kad: kad.into(),
             mdns: mdns.into(),

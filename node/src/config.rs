@@ -10,10 +10,13 @@ use std::{
 
 use clap::Parser;
 use libp2p::{PeerId, StreamProtocol};
-use peernet_api::{identity::NetworkSecret, report};
+use peernet_api::{
+    identity::NetworkSecret,
+    report::{self, StampClock},
+};
 
 use self::values::{
-    any_port, bootstrap_peers, count, flag, invalid, name, network, pod_ip, port, seeds, time,
+    any_port, bootstrap_peers, count, flag, invalid, name, network, pod_ip, port, seeds, stamp_clock, time,
 };
 
 const INTERVAL: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(3600));
@@ -70,6 +73,9 @@ pub struct Args {
     /// Whether to answer unauthenticated STAMP probes of anybody, too.
     #[arg(long, env = "PEERNET_STAMP_OPEN", default_value = "false")]
     pub stamp_open: String,
+    /// What to stamp STAMP's packets by: kernel, or userSpace as if the kernel gave no stamps. For tests.
+    #[arg(long, env = "PEERNET_STAMP_CLOCK", default_value = "kernel", hide = true)]
+    pub stamp_clock: String,
     /// Most peers that this agent dials.
     #[arg(long, env = "PEERNET_PEERS_PER_NODE", default_value = "64")]
     pub peers_per_node: String,
@@ -118,6 +124,8 @@ pub struct Config {
     pub stamp_port: u16,
     /// Whether to answer unauthenticated STAMP probes of anybody, too.
     pub stamp_open: bool,
+    /// What to stamp STAMP's packets by.
+    pub stamp_clock: StampClock,
     /// Most peers to dial.
     pub peers_per_node: usize,
     /// Name that stands for the addresses of all agents.
@@ -220,6 +228,7 @@ impl Args {
             stamp: flag("PEERNET_STAMP", &self.stamp)?,
             stamp_port: any_port("PEERNET_STAMP_PORT", &self.stamp_port)?,
             stamp_open: flag("PEERNET_STAMP_OPEN", &self.stamp_open)?,
+            stamp_clock: stamp_clock(&self.stamp_clock)?,
             peers_per_node: count("PEERNET_PEERS_PER_NODE", &self.peers_per_node, report::MAX_PEERS)?,
             seed_dns: (!self.seed_dns.is_empty()).then(|| self.seed_dns.clone()),
             seeds: seeds(&self.seeds)?,

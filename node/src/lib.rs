@@ -38,6 +38,7 @@ pub mod membership;
 pub mod metrics;
 pub mod ping;
 pub mod reporting;
+pub mod stamp;
 pub mod swarm;
 pub mod telemetry;
 pub mod transport;

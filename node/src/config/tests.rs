@@ -137,6 +137,10 @@ fn what_can_t_be_used_is_named_by_its_variable() {
             "PEERNET_STAMP_OPEN",
             Box::new(|args| args.stamp_open = String::new()),
         ),
+        (
+            "PEERNET_STAMP_CLOCK",
+            Box::new(|args| args.stamp_clock = "sundial".into()),
+        ),
         ("PEERNET_SEEDS", Box::new(|args| args.seeds = "10.0.0.1".into())),
         ("PEERNET_MDNS", Box::new(|args| args.mdns = "yes".into())),
         ("PEERNET_KADEMLIA", Box::new(|args| args.kademlia = String::new())),

@@ -6,7 +6,7 @@ use std::{
 };
 
 use libp2p::{Multiaddr, multiaddr::Protocol};
-use peernet_api::duration;
+use peernet_api::{duration, report::StampClock};
 
 use super::{Bootstrap, Invalid, Place};
 use crate::{discovery::socket_addr, membership};
@@ -109,6 +109,17 @@ pub(super) fn flag(variable: &'static str, text: &str) -> Result<bool, Invalid> 
         "true" => Ok(true),
         "false" => Ok(false),
         _ => invalid(variable, format!("{text:?} is neither true nor false")),
+    }
+}
+
+pub(super) fn stamp_clock(text: &str) -> Result<StampClock, Invalid> {
+    match text {
+        "kernel" => Ok(StampClock::Kernel),
+        "userSpace" => Ok(StampClock::UserSpace),
+        _ => invalid(
+            "PEERNET_STAMP_CLOCK",
+            format!("{text:?} is no clock: write kernel or userSpace"),
+        ),
     }
 }
 

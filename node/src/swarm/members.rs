@@ -76,7 +76,11 @@ impl EventLoop {
         // The ledger hears of the member before the first probe leaves.
         let now = Instant::now();
         self.tell_state(now);
-        self.swarm.behaviour_mut().ping.accept(peer);
+        let behaviour = self.swarm.behaviour_mut();
+        behaviour.ping.accept(peer);
+        if let Some(stamp) = behaviour.stamp.as_mut() {
+            stamp.accept(peer);
+        }
         self.kad_search = self.kad_search.min(now + KAD_SEARCH.0);
     }
 

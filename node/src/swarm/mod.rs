@@ -4,6 +4,7 @@
 mod connections;
 mod members;
 mod names;
+mod stamping;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -30,6 +31,7 @@ use tokio::{
 use self::{
     connections::Connection,
     names::{Name, Purpose},
+    stamping::Stamping,
 };
 use crate::{
     behaviour::{Behaviour, BehaviourEvent},
@@ -41,7 +43,7 @@ use crate::{
         planner::{Link, Planner, Source, Target},
     },
     ledger::Member,
-    ping,
+    ping, stamp,
     telemetry::{Counters, Event, State},
     transport,
 };
@@ -96,10 +98,12 @@ pub struct EventLoop {
     heartbeat: Instant,
     events: mpsc::Sender<Event>,
     counters: Counters,
+    stamp: Option<Stamping>,
 }
 
 impl EventLoop {
     /// Builds the swarm and starts to listen. Needs a tokio runtime around it. `listening` hears of the first address.
+    /// `stamp`: the thread that sends and reflects STAMP probes, and where it says which sessions are silent.
     ///
     /// # Errors
     /// If no port can be had.
@@ -109,10 +113,12 @@ impl EventLoop {
         started: Instant,
         events: mpsc::Sender<Event>,
         listening: oneshot::Sender<SocketAddr>,
+        stamp: Option<(stamp::Handle, mpsc::Receiver<PeerId>)>,
     ) -> Result<Self, Error> {
         let own_id = key.public().to_peer_id();
         let transport = transport::build(&key)?;
-        let behaviour = Behaviour::new(&config, &key);
+        let stamp_port = stamp.as_ref().map(|(handle, _)| handle.reflector().port());
+        let behaviour = Behaviour::new(&config, &key, stamp_port);
         let mut swarm = Swarm::new(
             transport,
             behaviour,
@@ -168,6 +174,7 @@ impl EventLoop {
             heartbeat: started,
             events,
             counters: Counters::default(),
+            stamp: stamp.map(|(handle, stale)| Stamping::new(handle, stale)),
             config,
         })
     }
@@ -184,6 +191,7 @@ impl EventLoop {
                 () = stopped(&mut stop) => break,
                 event = self.swarm.select_next_some() => self.on_swarm_event(event)?,
                 Some(resolution) = self.resolutions.recv() => self.on_resolution(resolution),
+                Some(peer) = stamping::silent(&mut self.stamp) => self.on_silent(&peer),
                 due = tick.tick() => self.on_tick(due.into_std(), Instant::now()),
             }
         }
@@ -272,7 +280,9 @@ impl EventLoop {
                     } => tracing::debug!(%peer, %failure, "probe lost"),
                     news => tracing::trace!(%peer, ?news, "probe"),
                 }
-                let moment = |instant: Instant| instant.saturating_duration_since(self.started);
+                let started = self.started;
+                let moment = |instant: Instant| instant.saturating_duration_since(started);
+                self.keep_apart(peer, moment(outcome.sent));
                 self.tell(Event::Probe {
                     peer,
                     news: outcome.news,
@@ -280,6 +290,7 @@ impl EventLoop {
                     at: moment(outcome.at),
                 });
             }
+            BehaviourEvent::Stamp(event) => self.on_stamp_event(event),
             BehaviourEvent::Identify(identify::Event::Received {
                 connection_id,
                 peer_id,
@@ -363,6 +374,9 @@ impl EventLoop {
             if let Some(kad) = self.swarm.behaviour_mut().kad.as_mut() {
                 kad.get_closest_peers(own_id);
             }
+        }
+        if let Some(stamp) = self.swarm.behaviour_mut().stamp.as_mut() {
+            stamp.tend(now);
         }
         for dial in self.planner.plan(&self.links, now) {
             self.dial(dial);

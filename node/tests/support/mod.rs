@@ -11,7 +11,7 @@ use libp2p::PeerId;
 use peernet_api::{
     envelope,
     identity::NetworkSecret,
-    report::{PATH, PeerReport, Report},
+    report::{PATH, PeerReport, Report, StampClock},
 };
 use peernet_node::{
     agent::Agent,
@@ -50,6 +50,7 @@ pub(crate) fn config(secret_byte: u8, name: &str, seeds: &[SocketAddr]) -> Confi
         stamp: true,
         stamp_port: 0,
         stamp_open: false,
+        stamp_clock: StampClock::Kernel,
         peers_per_node: 64,
         seed_dns: None,
         seeds: seeds.to_vec(),

@@ -1,0 +1,659 @@
+//! The thread that sends probes and answers them.
+//!
+//! It waits in `ppoll` for packets, stamps, orders and the next probe, whichever comes first. An asynchronous runtime
+//! would wake it more often (each stamp is an event there), and a millisecond late.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    io::{self, ErrorKind},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::AsFd,
+    sync::{
+        Arc,
+        atomic::Ordering,
+        mpsc::{Receiver, TryRecvError, sync_channel},
+    },
+    time::{Duration, Instant},
+};
+
+use libp2p::PeerId;
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, ppoll},
+    sys::{
+        eventfd::{EfdFlags, EventFd},
+        time::TimeSpec,
+    },
+};
+use peernet_api::report::StampClock;
+use tokio::sync::mpsc;
+
+use super::{
+    CAPACITY, Config, Counters, Handle, MAX_SESSIONS, Order,
+    agreement::Sending,
+    clock::Reading,
+    open::{self, OpenReflector},
+    reflector::{Arrival, Mark, Reflector},
+    sender::{Sender, Told},
+    socket::{Buffer, Clocks, Received, Socket},
+    wire::{self, Request},
+};
+use crate::{
+    ledger::Moment,
+    telemetry::{Event, StampNews},
+};
+
+/// Packets taken from one socket before the others have their turn.
+const BATCH: usize = 64;
+/// Probes without an answer, after which a session is agreed anew: the peer may have forgotten it.
+const SILENCE: u32 = 10;
+/// The pause between two such attempts.
+const BETWEEN_RENEWALS: Duration = Duration::from_secs(10);
+/// A new session's first probe waits at most this long, so that many peers met at once are not probed at once.
+const MAX_FIRST_DELAY: Duration = Duration::from_millis(250);
+/// Without anything to do, the thread looks around this often.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// All that the thread owns.
+pub struct Worker {
+    config: Config,
+    clocks: Clocks,
+    orders: Receiver<Order>,
+    waker: Arc<EventFd>,
+    counters: Arc<Counters>,
+    events: mpsc::Sender<Event>,
+    stale: mpsc::Sender<PeerId>,
+    /// One for each family.
+    reflectors: Vec<Socket<Mark>>,
+    senders: Vec<Socket<(PeerId, u16, u32)>>,
+    reflector: Reflector,
+    open: Option<OpenReflector>,
+    peers: HashMap<PeerId, Peer>,
+    /// Whose reply a packet is, by where it comes from and its session.
+    routes: HashMap<(SocketAddr, u16), PeerId>,
+    /// When each peer has something to do next.
+    agenda: BTreeSet<(Moment, PeerId)>,
+    told: Vec<Told>,
+}
+
+struct Peer {
+    current: Session,
+    /// The session before, as long as its probes are on the way.
+    before: Option<Session>,
+    pace: Pace,
+    renewed: Moment,
+    /// Where the peer stands in the agenda.
+    next: Moment,
+}
+
+struct Session {
+    agreed: Sending,
+    to: SocketAddr,
+    sender: Sender,
+}
+
+/// When probes are due: on a grid of the interval, each one up to a tenth of it late at random.
+struct Pace {
+    interval: Duration,
+    grid: Moment,
+    fire: Moment,
+}
+
+impl Pace {
+    fn starting_at(grid: Moment, interval: Duration) -> Self {
+        Self {
+            interval,
+            grid,
+            fire: grid + interval.mul_f64(rand::random::<f64>() / 10.0),
+        }
+    }
+
+    /// Sets the next one: a thread that was stopped does not catch up in a burst.
+    fn advance(&mut self, now: Moment) {
+        self.grid += self.interval;
+        if self.grid <= now {
+            self.grid = now + self.interval;
+        }
+        self.fire = self.grid + self.interval.mul_f64(rand::random::<f64>() / 10.0);
+    }
+
+    /// Half an interval away from another thing at the same pace.
+    fn avoid(&mut self, other: Moment, now: Moment) {
+        let behind = now.saturating_sub(other).as_nanos();
+        let intervals = behind / self.interval.as_nanos().max(1);
+        let passed = self
+            .interval
+            .saturating_mul(u32::try_from(intervals).unwrap_or(u32::MAX));
+        let mut grid = other + passed + self.interval / 2;
+        if grid <= now {
+            grid += self.interval;
+        }
+        *self = Self::starting_at(grid, self.interval);
+    }
+}
+
+/// Opens the sockets. `stale` hears of peers with which a session must be agreed anew.
+///
+/// # Errors
+/// If the port can't be had.
+pub fn open(
+    config: Config,
+    started: Instant,
+    events: mpsc::Sender<Event>,
+    stale: mpsc::Sender<PeerId>,
+) -> io::Result<(Worker, Handle)> {
+    let clocks = Clocks::new(started);
+    let kernel = config.clock == StampClock::Kernel;
+    let all = [
+        IpAddr::from(Ipv4Addr::UNSPECIFIED),
+        IpAddr::from(Ipv6Addr::UNSPECIFIED),
+    ];
+    let addresses = config.address.map_or_else(|| all.to_vec(), |ip| vec![ip]);
+    let mut reflectors: Vec<Socket<Mark>> = Vec::new();
+    let mut senders = Vec::new();
+    let mut port = config.port;
+    let mut failed = None;
+    for ip in addresses {
+        let bound = Socket::bind((ip, port).into(), kernel, &clocks)
+            .and_then(|reflector| Ok((reflector, Socket::bind((ip, 0).into(), kernel, &clocks)?)));
+        match bound {
+            Ok((reflector, sender)) => {
+                port = reflector.local_addr()?.port();
+                reflectors.push(reflector);
+                senders.push(sender);
+            }
+            // A host may have only one family.
+            Err(error) => failed = Some(error),
+        }
+    }
+    let Some(first) = reflectors.first() else {
+        return Err(failed.unwrap_or_else(|| ErrorKind::AddrNotAvailable.into()));
+    };
+    let waker = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+    let waker = Arc::new(waker);
+    let counters = Arc::new(Counters::default());
+    let (give, orders) = sync_channel(CAPACITY);
+    let handle = Handle {
+        orders: Some(give),
+        waker: Arc::clone(&waker),
+        counters: Arc::clone(&counters),
+        reflector: first.local_addr()?,
+    };
+    let worker = Worker {
+        config,
+        clocks,
+        orders,
+        waker,
+        counters,
+        events,
+        stale,
+        reflectors,
+        senders,
+        reflector: Reflector::default(),
+        open: config.open.then(OpenReflector::default),
+        peers: HashMap::new(),
+        routes: HashMap::new(),
+        agenda: BTreeSet::new(),
+        told: Vec::new(),
+    };
+    Ok((worker, handle))
+}
+
+impl Worker {
+    /// Works until the handle is dropped.
+    ///
+    /// # Errors
+    /// If the kernel refuses to wait for the sockets.
+    pub fn run(mut self) -> io::Result<()> {
+        let mut buffer = Buffer::default();
+        loop {
+            self.wait(&mut buffer)?;
+            if !self.take_orders() {
+                return Ok(());
+            }
+            self.work_off_agenda(&mut buffer);
+        }
+    }
+
+    /// Waits until there is something to do, and takes what has come.
+    fn wait(&mut self, buffer: &mut Buffer) -> io::Result<()> {
+        let now = self.clocks.read().after;
+        let next = self.agenda.first().map_or(now + IDLE, |(at, _)| *at);
+        let timeout = TimeSpec::from_duration(next.saturating_sub(now).min(IDLE));
+        let mut fds = Vec::with_capacity(5);
+        fds.push(PollFd::new(self.waker.as_fd(), PollFlags::POLLIN));
+        // Errors, that is stamps, wake it without being asked for.
+        fds.extend(
+            self.reflectors
+                .iter()
+                .map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)),
+        );
+        fds.extend(
+            self.senders
+                .iter()
+                .map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)),
+        );
+        match ppoll(&mut fds, Some(timeout), None) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let happened: Vec<PollFlags> = fds
+            .iter()
+            .map(|fd| fd.revents().unwrap_or(PollFlags::empty()))
+            .collect();
+        let mut happened = happened.into_iter();
+        if happened.next().is_some_and(|waker| !waker.is_empty()) {
+            // An error says that the waker has been read, and only we read it.
+            let _ = self.waker.read();
+        }
+        // Others wait for what is reflected: it comes first.
+        for n in 0..self.reflectors.len() {
+            let flags = happened.next().unwrap_or(PollFlags::empty());
+            if flags.contains(PollFlags::POLLERR) {
+                self.take_reply_stamps(n);
+            }
+            if flags.contains(PollFlags::POLLIN) {
+                self.reflect(n, buffer);
+            }
+        }
+        for n in 0..self.senders.len() {
+            let flags = happened.next().unwrap_or(PollFlags::empty());
+            if flags.contains(PollFlags::POLLERR) {
+                self.take_request_stamps(n);
+            }
+            if flags.contains(PollFlags::POLLIN) {
+                self.take_replies(n, buffer);
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers what has come to one of the reflectors' sockets.
+    fn reflect(&mut self, n: usize, buffer: &mut Buffer) {
+        let mut latest = self.clocks.read();
+        for _ in 0..BATCH {
+            let Some(socket) = self.reflectors.get_mut(n) else {
+                return;
+            };
+            match socket.receive(buffer) {
+                Ok(received) => latest = self.answer(n, buffer.packet(&received), &received),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    socket.set_quiet(latest);
+                    return;
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Answers a packet, if it gets an answer. Returns the clocks after that.
+    fn answer(&mut self, n: usize, packet: &[u8], received: &Received) -> Reading {
+        let taken = self.clocks.read();
+        let Some(socket) = self.reflectors.get_mut(n) else {
+            return taken;
+        };
+        let t2 = match (received.stamp, socket.clock()) {
+            (Some(stamp), _) => Some((stamp, StampClock::Kernel)),
+            (None, StampClock::UserSpace) => Some((taken.wall, StampClock::UserSpace)),
+            (None, StampClock::Kernel) => None,
+        };
+        let arrival = Arrival {
+            t2,
+            ttl: received.ttl,
+            quiet: socket.quiet(),
+            taken,
+        };
+        if let Some(open) = &mut self.open
+            && !self.reflector.claims_session(packet)
+        {
+            let t2 = t2.map_or(taken.wall, |(stamp, _)| stamp);
+            let fits = (open::BASE..=open::LONGEST).contains(&packet.len());
+            if !fits {
+                self.counters.refused.fetch_add(1, Ordering::Relaxed);
+            } else if !open.allows(received.from.ip(), &taken) {
+                self.counters.limited.fetch_add(1, Ordering::Relaxed);
+            } else if let Some(reply) = open::answer(packet, received.ttl, t2, self.clocks.read().wall)
+                && socket.send(&reply, received.from, Mark::default()).is_ok()
+            {
+                self.counters.reflected.fetch_add(1, Ordering::Relaxed);
+            }
+            self.take_reply_stamps(n);
+            return taken;
+        }
+        let now = || self.clocks.read();
+        let Some((answer, sent)) = self.reflector.answer(packet, &arrival, &self.counters, now) else {
+            return taken;
+        };
+        match socket.send(&answer.packet, received.from, answer.mark) {
+            Ok(()) => {
+                self.counters.reflected.fetch_add(1, Ordering::Relaxed);
+                if socket.clock() == StampClock::UserSpace {
+                    let t3 = (sent.wall, StampClock::UserSpace);
+                    self.reflector.left(answer.mark, t3, &self.clocks.read());
+                }
+            }
+            Err(error) => tracing::debug!(%error, to = %received.from, "a STAMP reply could not be sent"),
+        }
+        self.take_reply_stamps(n);
+        self.clocks.read()
+    }
+
+    fn take_reply_stamps(&mut self, n: usize) {
+        let Some(socket) = self.reflectors.get_mut(n) else {
+            return;
+        };
+        while let Some((mark, stamp)) = socket.next_stamp() {
+            let t3 = (stamp, StampClock::Kernel);
+            self.reflector.left(mark, t3, &self.clocks.read());
+        }
+        socket.discard_strays();
+    }
+
+    fn take_request_stamps(&mut self, n: usize) {
+        let Some(socket) = self.senders.get_mut(n) else {
+            return;
+        };
+        while let Some(((peer, ssid, seq), t1)) = socket.next_stamp() {
+            let session = self.peers.get_mut(&peer).and_then(|peer| peer.session(ssid));
+            if let Some(session) = session {
+                session.sender.stamped(seq, t1);
+            }
+        }
+        socket.discard_strays();
+    }
+
+    /// Takes the replies that have come to one of the senders' sockets. False if some may be left.
+    fn take_replies(&mut self, n: usize, buffer: &mut Buffer) -> bool {
+        for _ in 0..BATCH {
+            let Some(socket) = self.senders.get_mut(n) else {
+                return true;
+            };
+            match socket.receive(buffer) {
+                Ok(received) => {
+                    let taken = self.clocks.read();
+                    let clock = socket.clock();
+                    self.take_reply(buffer.packet(&received), &received, taken, clock);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
+                Err(_) => {}
+            }
+        }
+        false
+    }
+
+    fn take_reply(&mut self, packet: &[u8], received: &Received, taken: Reading, clock: StampClock) {
+        let ssid = wire::claimed_ssid(packet).unwrap_or_default();
+        let peer_id = self.routes.get(&(received.from, ssid)).copied();
+        let session = peer_id
+            .and_then(|peer| self.peers.get_mut(&peer))
+            .and_then(|peer| peer.session(ssid));
+        let reply = session.and_then(|session| {
+            let reply = wire::parse_reply(&session.agreed.keys.replies, packet)?;
+            Some((session, reply))
+        });
+        let (Some(peer_id), Some((session, reply))) = (peer_id, reply) else {
+            self.counters.unexpected.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        session
+            .sender
+            .replied(&reply, received.stamp, taken, clock, &mut self.told);
+        self.tell(peer_id);
+        self.reschedule(peer_id);
+    }
+
+    /// Takes the swarm's orders. False once there will be no more.
+    fn take_orders(&mut self) -> bool {
+        loop {
+            match self.orders.try_recv() {
+                Ok(Order::Send(agreed)) => self.begin(agreed),
+                Ok(Order::Reflect(agreed)) => {
+                    tracing::debug!(peer = %agreed.peer, ssid = agreed.ssid, "reflecting");
+                    self.reflector.begin(agreed);
+                }
+                Ok(Order::Avoid(peer_id, moment)) => {
+                    let now = self.clocks.read().after;
+                    if let Some(peer) = self.peers.get_mut(&peer_id) {
+                        peer.pace.avoid(moment, now);
+                        self.reschedule(peer_id);
+                    }
+                }
+                Ok(Order::End(peer)) => self.end(&peer),
+                Err(TryRecvError::Empty) => return true,
+                Err(TryRecvError::Disconnected) => return false,
+            }
+        }
+    }
+
+    fn begin(&mut self, agreed: Sending) {
+        let peer_id = agreed.peer;
+        let to = SocketAddr::new(agreed.ip, agreed.port);
+        let has_family = self.senders.iter().any(|socket| socket.is_ipv6() == to.is_ipv6());
+        let full = self.peers.len() >= MAX_SESSIONS && !self.peers.contains_key(&peer_id);
+        if full || !has_family {
+            tracing::debug!(peer = %peer_id, %to, full, "no STAMP session with this peer");
+            return;
+        }
+        tracing::debug!(peer = %peer_id, %to, ssid = agreed.ssid, "sending");
+        self.routes.insert((to, agreed.ssid), peer_id);
+        let session = Session {
+            agreed,
+            to,
+            sender: Sender::new(self.config.interval, self.config.timeout),
+        };
+        match self.peers.get_mut(&peer_id) {
+            Some(peer) => {
+                let ended = std::mem::replace(&mut peer.current, session);
+                if let Some(mut older) = peer.before.replace(ended) {
+                    older.sender.give_up(&mut self.told);
+                    self.routes.remove(&older.route());
+                }
+                self.tell(peer_id);
+            }
+            None => {
+                let now = self.clocks.read().after;
+                let delay = self.config.interval.min(MAX_FIRST_DELAY).mul_f64(rand::random());
+                let pace = Pace::starting_at(now + delay, self.config.interval);
+                let next = pace.fire;
+                self.agenda.insert((next, peer_id));
+                let peer = Peer {
+                    current: session,
+                    before: None,
+                    pace,
+                    renewed: now,
+                    next,
+                };
+                self.peers.insert(peer_id, peer);
+            }
+        }
+        self.reschedule(peer_id);
+    }
+
+    fn end(&mut self, peer_id: &PeerId) {
+        self.reflector.end(peer_id);
+        let Some(peer) = self.peers.remove(peer_id) else {
+            return;
+        };
+        tracing::debug!(peer = %peer_id, "no STAMP session any more");
+        self.agenda.remove(&(peer.next, *peer_id));
+        for session in [Some(peer.current), peer.before].into_iter().flatten() {
+            self.routes.remove(&session.route());
+        }
+    }
+
+    /// Does what is due.
+    fn work_off_agenda(&mut self, buffer: &mut Buffer) {
+        let now = self.clocks.read().after;
+        if self.agenda.first().is_none_or(|(at, _)| *at > now) {
+            return;
+        }
+        // What has come until now is not too late, however late we look.
+        let emptied = (0..self.senders.len()).all(|n| self.take_replies(n, buffer));
+        let due = self.agenda.iter().take_while(|(at, _)| *at <= now);
+        let due: Vec<PeerId> = due.map(|(_, peer)| *peer).collect();
+        for peer in due {
+            self.visit(peer, now, emptied);
+        }
+    }
+
+    /// Gives up what is too late, and sends a probe if one is due.
+    fn visit(&mut self, peer_id: PeerId, now: Moment, emptied: bool) {
+        let Some(peer) = self.peers.get_mut(&peer_id) else {
+            return;
+        };
+        if emptied {
+            peer.current.sender.expire(now, &mut self.told);
+            if let Some(before) = &mut peer.before {
+                before.sender.expire(now, &mut self.told);
+                if before.sender.is_over() {
+                    self.routes.remove(&before.route());
+                    peer.before = None;
+                }
+            }
+        }
+        let silent = peer.current.sender.unanswered() >= SILENCE;
+        if silent && now >= peer.renewed + BETWEEN_RENEWALS {
+            peer.renewed = now;
+            tracing::debug!(peer = %peer_id, "the STAMP session is silent: agreeing anew");
+            // If there is no room, it is asked for again in a while.
+            let _ = self.stale.try_send(peer_id);
+        }
+        if now >= peer.pace.fire {
+            let due = peer.pace.fire;
+            peer.pace.advance(now);
+            self.probe(peer_id, due);
+        }
+        self.tell(peer_id);
+        self.reschedule(peer_id);
+    }
+
+    fn probe(&mut self, peer_id: PeerId, due: Moment) {
+        let Some(Peer { current: session, .. }) = self.peers.get_mut(&peer_id) else {
+            return;
+        };
+        let v6 = session.to.is_ipv6();
+        let socket = self
+            .senders
+            .iter_mut()
+            .enumerate()
+            .find(|(_, socket)| socket.is_ipv6() == v6);
+        let (Some((n, socket)), Some(seq)) = (socket, session.sender.next_seq()) else {
+            return;
+        };
+        let stamp = self.clocks.read().wall;
+        let ssid = session.agreed.ssid;
+        let request = Request {
+            seq,
+            ssid,
+            sent: stamp,
+        };
+        let packet = wire::request(&session.agreed.keys.requests, &request);
+        let sent = self.clocks.read();
+        let result = socket.send(&packet, session.to, (peer_id, ssid, seq));
+        session.sender.sent(stamp, sent, sent.after.saturating_sub(due));
+        if let Err(error) = result {
+            tracing::debug!(%error, peer = %peer_id, "a STAMP probe could not be sent");
+            session.sender.not_sent(&mut self.told);
+        }
+        self.take_request_stamps(n);
+    }
+
+    /// Tells the reporting thread what has become of a peer's probes.
+    fn tell(&mut self, peer: PeerId) {
+        for told in self.told.drain(..) {
+            if let (Some((seq, stamps)), StampNews::Sample(sample)) = (told.sample, told.news) {
+                tracing::trace!(
+                    target: "peernet_node::stamp",
+                    %peer,
+                    seq,
+                    t1 = stamps.t1.0,
+                    t2 = stamps.t2.0,
+                    t3 = stamps.t3.0,
+                    t4 = stamps.t4.0,
+                    network_ns = nanos(sample.network),
+                    own_host_ns = nanos(sample.own_host),
+                    peer_host_ns = nanos(sample.peer_host),
+                    user_ns = stamps.parts().map(|parts| nanos(parts.user)),
+                    clock = ?sample.clock,
+                    "sample"
+                );
+            }
+            let event = Event::Stamp {
+                peer,
+                news: told.news,
+                at: told.at,
+            };
+            if self.events.try_send(event).is_err() {
+                self.counters.dropped.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Puts a peer to its place in the agenda.
+    fn reschedule(&mut self, peer_id: PeerId) {
+        let Some(peer) = self.peers.get_mut(&peer_id) else {
+            return;
+        };
+        let expiries = [Some(&peer.current), peer.before.as_ref()];
+        let next = expiries
+            .into_iter()
+            .flatten()
+            .filter_map(|session| session.sender.next_expiry())
+            .fold(peer.pace.fire, Moment::min);
+        if next != peer.next {
+            self.agenda.remove(&(peer.next, peer_id));
+            peer.next = next;
+        }
+        self.agenda.insert((next, peer_id));
+    }
+}
+
+impl Peer {
+    fn session(&mut self, ssid: u16) -> Option<&mut Session> {
+        let sessions = [Some(&mut self.current), self.before.as_mut()];
+        sessions
+            .into_iter()
+            .flatten()
+            .find(|session| session.agreed.ssid == ssid)
+    }
+}
+
+impl Session {
+    fn route(&self) -> (SocketAddr, u16) {
+        (self.to, self.agreed.ssid)
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pace_keeps_its_grid_and_never_bursts() {
+        let second = Duration::from_secs(1);
+        let mut pace = Pace::starting_at(second * 5, second);
+        for n in 0..1000 {
+            let offset = pace.fire - second * (5 + n);
+            assert!(offset <= second / 10, "probe {n} is {offset:?} off the grid");
+            pace.advance(pace.fire);
+        }
+        pace.advance(second * 9000);
+        assert!(pace.fire >= second * 9001);
+    }
+
+    #[test]
+    fn probes_leave_between_the_pings() {
+        let (second, now) = (Duration::from_secs(1), Duration::from_millis(100_700));
+        let mut pace = Pace::starting_at(now, second);
+        for ping in [1_200, 99_900, 100_699, 100_701, 101_300] {
+            pace.avoid(Duration::from_millis(ping), now);
+            let phase = (pace.fire.as_millis() + 1_000_000 - u128::from(ping)) % 1000;
+            assert!((500..=600).contains(&phase), "{ping}: {phase}");
+            assert!(pace.fire > now && pace.fire <= now + second * 2);
+        }
+    }
+}
