@@ -21,6 +21,7 @@ use serde::de::DeserializeOwned;
 use crate::{
     apply::{Applied, FIELD_MANAGER},
     backoff::{Backoff, WatchBackoff},
+    clock::{Monotonic, ServerClock},
     metrics::{Metrics, RoundResult},
     network::NodeDefaults,
     observe::Stores,
@@ -49,6 +50,8 @@ pub struct Shared {
     pub defaults: NodeDefaults,
     /// The operator's own metrics.
     pub metrics: Arc<Metrics>,
+    /// The operator's monotonic clock.
+    pub clock: Monotonic,
 }
 
 /// Serves the networks of `namespace`, or of all, until `shutdown` ends. Calls `watching` when every watch has brought its
@@ -97,7 +100,9 @@ pub async fn run(
         client: shared.client.clone(),
         stores,
         defaults: shared.defaults.clone(),
-        puller: Puller::default(),
+        puller: Puller::new(shared.clock),
+        clock: shared.clock,
+        server_clock: ServerClock::default(),
         recorder: Recorder::new(
             shared.client.clone(),
             Reporter {

@@ -17,7 +17,7 @@ use axum::{
 };
 use tokio::net::TcpListener;
 
-use crate::metrics::Metrics;
+use crate::{clock::Monotonic, metrics::Metrics};
 
 /// What the operator waits for before it is ready.
 #[derive(Debug, Default)]
@@ -35,6 +35,7 @@ impl Readiness {
 #[derive(Clone)]
 struct Served {
     metrics: Arc<Metrics>,
+    clock: Monotonic,
     readiness: Arc<Readiness>,
 }
 
@@ -45,6 +46,7 @@ struct Served {
 pub async fn serve(
     port: u16,
     metrics: Arc<Metrics>,
+    clock: Monotonic,
     readiness: Arc<Readiness>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
@@ -52,7 +54,11 @@ pub async fn serve(
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz))
         .route("/metrics", get(show_metrics))
-        .with_state(Served { metrics, readiness });
+        .with_state(Served {
+            metrics,
+            clock,
+            readiness,
+        });
     // On the IPv6 wildcard Linux takes IPv4, too; where IPv6 is switched off, IPv4 alone.
     let listener = match TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).await {
         Ok(listener) => listener,
@@ -73,7 +79,7 @@ async fn readyz(State(served): State<Served>) -> Response {
 }
 
 async fn show_metrics(State(served): State<Served>) -> Response {
-    match served.metrics.encode() {
+    match served.metrics.encode(served.clock.now()) {
         Ok(text) => (
             [(
                 CONTENT_TYPE,

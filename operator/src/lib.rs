@@ -10,6 +10,7 @@
 //! | [`apply`]: server-side apply, prune, the Secret | [`roster`]: who should be there |
 //! | [`pull`]: reports over HTTP | [`reports`]: which report is believed |
 //! | [`transitions`]: events | [`measure`]: from reports to numbers |
+//! | [`clock`]: the API server's time | [`metrics`]: what is counted, and the newest numbers |
 //! | [`http`]: probes and metrics | [`conditions`], [`status`]: what the resource shows |
 //!
 //! Invariants:
@@ -23,6 +24,7 @@
 pub mod api_call;
 pub mod apply;
 pub mod backoff;
+pub mod clock;
 pub mod conditions;
 pub mod config;
 pub mod controller;

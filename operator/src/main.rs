@@ -6,6 +6,7 @@ use clap::Parser;
 use futures::{FutureExt, future::join_all};
 use kube::Client;
 use peernet_operator::{
+    clock::Monotonic,
     config::{Config, LogFormat},
     controller::{self, Shared},
     http::{self, Readiness},
@@ -37,6 +38,7 @@ async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     // The next round tries again, with what is true then. A queued retry would write what was true minutes ago.
     settings.default_retry = false;
     let client = Client::try_from(settings)?;
+    let clock = Monotonic::start();
     let metrics = Arc::new(Metrics::default());
     let readiness = Arc::new(Readiness::default());
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -53,6 +55,7 @@ async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
             image_pull_policy: config.node_image_pull_policy.into(),
         },
         metrics: metrics.clone(),
+        clock,
     };
     let scopes = config.scopes();
     let waiting = Arc::new(AtomicUsize::new(scopes.len()));
@@ -70,7 +73,13 @@ async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
         node_image = config.node_image,
         "operator started"
     );
-    let serve = http::serve(config.http_port, metrics, readiness.clone(), shutdown.clone());
+    let serve = http::serve(
+        config.http_port,
+        metrics,
+        clock,
+        readiness.clone(),
+        shutdown.clone(),
+    );
     tokio::select! {
         served = serve => served?,
         _ = join_all(controllers) => {}

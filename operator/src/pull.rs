@@ -1,9 +1,6 @@
 //! Pulling the agents' reports: bounded in concurrency, bytes and time. A pull that fails is data, not an error.
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, time::Duration};
 
 use axum::http::Uri;
 use futures::{StreamExt, stream};
@@ -18,6 +15,7 @@ use peernet_api::{
 };
 
 use crate::{
+    clock::{Moment, Monotonic},
     reports::{Expected, judge},
     roster::{Member, Roster},
 };
@@ -28,10 +26,6 @@ const CONCURRENCY: usize = 32;
 const REPORT_DEADLINE: Duration = Duration::from_secs(2);
 /// Longest that all reports of one network may take. Members that were not asked by then count as timed out.
 const ROUND_DEADLINE: Duration = Duration::from_secs(10);
-
-/// Time since the operator's start, by its monotonic clock: no step of the wall clock moves it, and it goes on while the
-/// operator is stopped.
-pub type Moment = Duration;
 
 /// A report that was accepted, and when. It was made between these two moments.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,28 +45,19 @@ pub type Pulled = Result<Answer, ReportOutcome>;
 #[derive(Clone)]
 pub struct Puller {
     http: Client<HttpConnector, Empty<axum::body::Bytes>>,
-    start: Instant,
+    clock: Monotonic,
 }
 
-impl Default for Puller {
-    fn default() -> Self {
+impl Puller {
+    /// A puller that stamps its answers by this clock.
+    #[must_use]
+    pub fn new(clock: Monotonic) -> Self {
         let http = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(15))
             .pool_max_idle_per_host(1)
             .build_http();
-        Self {
-            http,
-            start: Instant::now(),
-        }
-    }
-}
-
-impl Puller {
-    /// Now.
-    #[must_use]
-    pub fn moment(&self) -> Moment {
-        self.start.elapsed()
+        Self { http, clock }
     }
 
     /// Asks every member that has a pod with an address for its report. The result has one entry a member, in the roster's order.
@@ -109,7 +94,7 @@ impl Puller {
     }
 
     async fn one(&self, network: &str, name: &str, peer_id: &str, address: SocketAddr) -> Pulled {
-        let asked = self.moment();
+        let asked = self.clock.now();
         let nonce = nonce()?;
         let fetched = tokio::time::timeout(REPORT_DEADLINE, self.fetch(address, &nonce));
         let bytes = fetched.await.map_err(|_| ReportOutcome::TimedOut)??;
@@ -122,7 +107,7 @@ impl Puller {
         Ok(Answer {
             report: judge(&bytes, expected)?,
             asked,
-            received: self.moment(),
+            received: self.clock.now(),
         })
     }
 

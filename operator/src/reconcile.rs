@@ -21,13 +21,14 @@ use crate::{
     api_call::{ApiCallError, with_deadline},
     apply::{Applied, Applier, ApplyError, FIELD_MANAGER},
     backoff::{Backoff, jitter},
+    clock::{Moment, Monotonic, ServerClock},
     conditions::Facts,
     decide::{Decision, Stall, decide},
     measure::{ProbeSettings, measure},
     metrics::Metrics,
     network::{Identity, Network, NodeDefaults},
     observe::{Observed, SecretState, Stores, observe},
-    pull::{Moment, Puller},
+    pull::Puller,
     reports::expire,
     resources::{desired, selector_text},
     roster::{Roster, roster},
@@ -48,6 +49,10 @@ pub struct Context {
     pub defaults: NodeDefaults,
     /// Pulls reports.
     pub puller: Puller,
+    /// Ages are counted by it.
+    pub clock: Monotonic,
+    /// Times in a status are told by it.
+    pub server_clock: ServerClock,
     /// Publishes events.
     pub recorder: Recorder,
     /// The operator's own metrics.
@@ -124,12 +129,15 @@ pub async fn reconcile(resource: Arc<PeerNetwork>, context: Arc<Context>) -> Res
         progress.stall.is_some(),
         &observed,
     );
+    context.server_clock.refresh(&context.client, context.clock).await;
     let mut pulled = context.puller.pull(&identity.path(), &roster).await;
     // In this order: if the operator is stopped between the two, the labels are too old, and never too young.
-    let (now, moment) = (Timestamp::now(), context.puller.moment());
+    let (own, moment) = (Timestamp::now(), context.clock.now());
+    let now = context.server_clock.at(moment, own);
     expire(&mut pulled, moment);
     context.metrics.count_reports(&pulled);
     let measured = measure(&roster, &pulled, probe_settings(&spec.probe), moment);
+    context.metrics.note_numbers(&identity.path(), &measured, moment);
 
     let settled = !progress.changed
         && observed

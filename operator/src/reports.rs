@@ -8,7 +8,7 @@ use peernet_api::{
     v1alpha1::ReportOutcome,
 };
 
-use crate::pull::{Moment, Pulled};
+use crate::{clock::Moment, pull::Pulled};
 
 /// An agent whose event loop gave no sign of life for this long has stopped measuring, even if it still answers.
 const MAX_HEARTBEAT_AGE_MILLIS: u64 = 10_000;

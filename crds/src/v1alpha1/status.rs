@@ -106,7 +106,7 @@ pub struct PeerNetworkStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nodes_omitted: Option<i32>,
 
-    /// When the newest sample behind these numbers was taken, by the operator's clock. If this grows old, so do the numbers:
+    /// When the newest sample behind these numbers was taken, by the API server's clock. If this grows old, so do the numbers:
     /// nobody writes them anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_sample_time: Option<Time>,
@@ -146,7 +146,7 @@ pub struct Distribution {
     pub max_micros: i64,
     /// Number of samples that these stand on.
     pub samples: i64,
-    /// When the newest of them was taken, by the operator's clock.
+    /// When the newest of them was taken, by the API server's clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub newest_sample_time: Option<Time>,
 }
@@ -237,7 +237,7 @@ pub struct Link {
     pub loss_ppm: Option<i32>,
     /// Number of cold round trips measured.
     pub samples: i64,
-    /// When the newest of them was taken, by the operator's clock.
+    /// When the newest of them was taken, by the API server's clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub newest_sample_time: Option<Time>,
     /// 99th percentile of the network's own round-trip time, in microseconds.
@@ -295,7 +295,7 @@ pub struct ZonePair {
     pub rtt_p99_micros: Option<i64>,
     /// Number of cold round trips measured.
     pub samples: i64,
-    /// When the newest sample of either kind was taken, by the operator's clock.
+    /// When the newest sample of either kind was taken, by the API server's clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub newest_sample_time: Option<Time>,
     /// Median of the network's own round-trip time, in microseconds.
@@ -344,7 +344,7 @@ pub struct NodeStatus {
     /// 99th percentile of its cold round trips to all peers, in microseconds, if it measured any of late.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rtt_p99_micros: Option<i64>,
-    /// When the newest of these was taken, by the operator's clock.
+    /// When the newest of these was taken, by the API server's clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub newest_sample_time: Option<Time>,
     /// 99th percentile of the host delay, in microseconds: the time that its own STAMP probes waited in its host, and that

@@ -30,7 +30,8 @@ use self::{
     rows::{Row, Views},
 };
 use crate::{
-    pull::{Answer, Moment, Pulled},
+    clock::Moment,
+    pull::{Answer, Pulled},
     roster::{Member, Roster},
 };
 

@@ -4,10 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use peernet_api::report::{NetworkReport, PeerReport, Report};
 
-use crate::{
-    pull::{Answer, Moment},
-    roster::Member,
-};
+use crate::{clock::Moment, pull::Answer, roster::Member};
 
 /// How the members were asked to probe.
 #[derive(Clone, Copy, Debug)]

@@ -1,8 +1,11 @@
-//! The operator's own metrics. Labels come from closed lists only: never a network, a pod or a peer.
+//! The operator's own metrics, and the newest numbers of each network. What the operator counts has labels from closed lists
+//! only; the numbers name their network. No label is ever a node, a pod or a peer.
+
+mod numbers;
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -20,7 +23,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::pull::Pulled;
+use self::numbers::Numbers;
+use crate::{clock::Moment, measure::Measurements, pull::Pulled};
 
 /// Counts what the operator does.
 #[derive(Debug)]
@@ -32,6 +36,7 @@ pub struct Metrics {
     networks: Family<ReadyLabel, Gauge>,
     status_writes: Counter,
     ready: Mutex<HashMap<String, Ready>>,
+    numbers: Arc<Numbers>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -119,7 +124,10 @@ impl EncodeLabelValue for Ready {
 
 impl Default for Metrics {
     fn default() -> Self {
-        let mut registry = Registry::with_prefix("peernet_operator");
+        let mut all = Registry::with_prefix("peernet");
+        let numbers = Arc::<Numbers>::default();
+        all.register_collector(Box::new(numbers.clone()));
+        let registry = all.sub_registry_with_prefix("operator");
         let reconciles = Family::default();
         registry.register("reconciles", "Rounds, by how they ended", reconciles.clone());
         let reconcile_seconds = Histogram::new(exponential_buckets(0.005, 2.0, 13));
@@ -152,13 +160,14 @@ impl Default for Metrics {
             Info::new(vec![("version", peernet_api::VERSION)]),
         );
         Self {
-            registry,
+            registry: all,
             reconciles,
             reconcile_seconds,
             reports,
             networks,
             status_writes,
             ready: Mutex::default(),
+            numbers,
         }
     }
 }
@@ -199,18 +208,25 @@ impl Metrics {
         });
     }
 
+    /// Notes what was measured of a network at a moment.
+    pub fn note_numbers(&self, network: &str, measured: &Measurements, at: Moment) {
+        self.numbers.note(network, measured, at);
+    }
+
     /// A network is gone.
     pub fn forget_network(&self, network: &str) {
+        self.numbers.forget(network);
         self.recount(|networks| {
             networks.remove(network);
         });
     }
 
-    /// All metrics as OpenMetrics text.
+    /// All metrics as OpenMetrics text. Numbers that are old at `now` are not in it.
     ///
     /// # Errors
     /// If a metric can't be written.
-    pub fn encode(&self) -> Result<String, std::fmt::Error> {
+    pub fn encode(&self, now: Moment) -> Result<String, std::fmt::Error> {
+        self.numbers.expire(now);
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)
@@ -237,7 +253,7 @@ mod tests {
         let metrics = Metrics::default();
         metrics.count_reports(&[Err(ReportOutcome::WrongPeer), Err(ReportOutcome::WrongPeer)]);
         metrics.note_network("lab/mesh", &[]);
-        let text = metrics.encode().unwrap();
+        let text = metrics.encode(Moment::ZERO).unwrap();
         assert!(
             text.contains(r#"peernet_operator_reports_total{outcome="wrong_peer"} 2"#),
             "{text}"
@@ -250,7 +266,7 @@ mod tests {
         metrics.forget_network("lab/mesh");
         assert!(
             metrics
-                .encode()
+                .encode(Moment::ZERO)
                 .unwrap()
                 .contains(r#"peernet_operator_networks{ready="unknown"} 0"#)
         );
