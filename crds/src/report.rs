@@ -9,7 +9,8 @@ use crate::histogram::Histogram;
 
 /// The version of this format. A reader refuses others.
 pub const VERSION: u32 = 2;
-/// Longest report that the operator reads, in bytes.
+/// Longest report that the operator reads, in bytes. One on 100 peers, with five minutes of samples at one probe a second
+/// that spread as on a busy cluster, has some 490,000: 4,900 a peer.
 pub const MAX_BYTES: usize = 2 << 20;
 /// Most peers that an agent reports.
 pub const MAX_PEERS: usize = 512;
@@ -100,8 +101,9 @@ pub struct PeerReport {
     /// it did not run as the time was up, or the connection ended while it did not run. These are in no other number.
     #[serde(default)]
     pub host_limited: u64,
-    /// Segments that TCP sent again on the measured connection, if the kernel tells. Each shows as a round trip of some
-    /// 200 ms, and never as loss.
+    /// Segments that TCP sent again on the measured connection because they were lost, if the kernel tells. Each shows as
+    /// a round trip that is longer by up to some 200 ms, or more if it is lost again, and never as loss. What the peer says it had already (by a duplicate SACK, RFC 2883)
+    /// was not lost and is not counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retransmitted: Option<u64>,
     /// Age of the newest answer, in milliseconds, if there is one in the window.

@@ -14,6 +14,7 @@
 //! * [`agent`] puts it together; [`config`] is the only reader of flags, environment and files.
 //! * [`swarm`] owns the swarm; [`ping`] is the measuring instrument; [`admission`] limits connections.
 //! * [`ledger`] is what was measured; [`reporting`] turns it into reports; [`metrics`] into Prometheus' text.
+//! * [`host`] asks the kernel what the agent's host does to it.
 //!
 //! Invariants:
 //!

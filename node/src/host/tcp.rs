@@ -21,7 +21,9 @@ use nix::{
 pub struct Socket {
     /// The kernel's number for it: another connection between the same ends has another one.
     pub inode: u32,
-    /// Segments sent again since it was made. It starts anew after 2^32.
+    /// Segments sent again since it was made, without those that the other end had already and said so (by a duplicate
+    /// SACK, [RFC 2883](https://www.rfc-editor.org/rfc/rfc2883)): TCP's tail loss probe sends the last segment again when
+    /// its acknowledgement is only delayed, and nothing was lost then. May fall by a few when that word comes.
     pub retransmitted: u32,
 }
 
@@ -49,6 +51,8 @@ const IPPROTO_TCP: u8 = 6;
 const ESTABLISHED: u32 = 1 << 1;
 /// Where `tcp_info` has `tcpi_total_retrans`.
 const TOTAL_RETRANS: usize = 100;
+/// Where it has `tcpi_dsack_dups`, since Linux 4.19.
+const DSACK_DUPS: usize = 216;
 
 /// All established TCP connections of this network namespace. Never waits: the kernel answers within the calls.
 ///
@@ -151,7 +155,9 @@ fn connection(message: &[u8]) -> Option<(SocketAddr, Socket)> {
     };
     let inode = u32::from_ne_bytes(number(message, 68)?);
     let info = attribute(message.get(MESSAGE..)?, INET_DIAG_INFO)?;
-    let retransmitted = u32::from_ne_bytes(number(info, TOTAL_RETRANS)?);
+    let total = u32::from_ne_bytes(number(info, TOTAL_RETRANS)?);
+    let needless = number(info, DSACK_DUPS).map_or(0, u32::from_ne_bytes);
+    let retransmitted = total.saturating_sub(needless);
     let remote = SocketAddr::new(ip.to_canonical(), port);
     Some((remote, Socket { inode, retransmitted }))
 }
@@ -201,7 +207,7 @@ mod tests {
     }
 
     /// One message of a dump, with what the kernel fills in.
-    fn message(remote: [u8; 4], port: u16, inode: u32, retransmitted: u32) -> Vec<u8> {
+    fn message(remote: [u8; 4], port: u16, inode: u32, retransmitted: u32, needless: u32) -> Vec<u8> {
         let mut body = vec![0; MESSAGE];
         body[0] = 2;
         body[6..8].copy_from_slice(&port.to_be_bytes());
@@ -215,6 +221,7 @@ mod tests {
         body.extend(INET_DIAG_INFO.to_ne_bytes());
         let mut info = vec![0; 232];
         info[TOTAL_RETRANS..TOTAL_RETRANS + 4].copy_from_slice(&retransmitted.to_ne_bytes());
+        info[DSACK_DUPS..DSACK_DUPS + 4].copy_from_slice(&needless.to_ne_bytes());
         body.extend(info);
         framed(SOCK_DIAG_BY_FAMILY, &body)
     }
@@ -232,9 +239,9 @@ mod tests {
     #[test]
     fn counts_are_read_and_the_newest_connection_to_an_address_stands() {
         let mut sockets = Sockets::new();
-        let mut read = message([10, 0, 0, 7], 4001, 50, 3);
-        read.extend(message([10, 0, 0, 7], 4001, 40, 9));
-        read.extend(message([10, 0, 0, 8], 4001, 60, 0));
+        let mut read = message([10, 0, 0, 7], 4001, 50, 8, 5);
+        read.extend(message([10, 0, 0, 7], 4001, 40, 9, 0));
+        read.extend(message([10, 0, 0, 8], 4001, 60, 1, 2));
         assert!(!parse(&read, &mut sockets).unwrap());
         assert!(parse(&framed(NLMSG_DONE, &[0; 4]), &mut sockets).unwrap());
         let socket = |inode, retransmitted| Socket { inode, retransmitted };
@@ -258,7 +265,7 @@ mod tests {
         #[test]
         fn noise_is_no_connection_and_no_panic(noise in prop::collection::vec(any::<u8>(), 0..400), cut in 0_usize..330) {
             let _ = parse(&noise, &mut Sockets::new());
-            let whole = message([10, 0, 0, 7], 4001, 50, 3);
+            let whole = message([10, 0, 0, 7], 4001, 50, 8, 5);
             let mut sockets = Sockets::new();
             let _ = parse(&whole[..cut.min(whole.len() - 1)], &mut sockets);
             prop_assert!(sockets.is_empty());

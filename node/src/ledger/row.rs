@@ -164,11 +164,16 @@ impl Row {
 
     /// Takes what the kernel says of the measured connection. Returns the segments sent again since it was last asked.
     pub(super) fn record_socket(&mut self, socket: Socket, at: Moment) -> u64 {
-        let before = match self.socket.replace(socket) {
+        let counted = match self.socket {
             Some(known) if known.inode == socket.inode => known.retransmitted,
             _ => 0,
         };
-        let more = u64::from(socket.retransmitted.wrapping_sub(before));
+        // What was counted and then turned out to be needless is made up for by the next ones.
+        let more = u64::from(socket.retransmitted.saturating_sub(counted));
+        self.socket = Some(Socket {
+            retransmitted: counted.max(socket.retransmitted),
+            ..socket
+        });
         if let Some(slot) = self.ring.at(at) {
             slot.retransmitted = Some(slot.retransmitted.unwrap_or_default() + more);
         }

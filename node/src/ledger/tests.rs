@@ -408,6 +408,8 @@ fn retransmissions_are_those_since_the_last_look_also_on_a_new_connection() {
     };
     assert_eq!(look(1, 0, SECOND), (Some(0), 0));
     assert_eq!(look(1, 4, SECOND * 2), (Some(4), 4));
+    // One of them was needless, as the other end says later: the next one is not counted in its place.
+    assert_eq!(look(1, 3, SECOND * 3), (Some(4), 4));
     assert_eq!(look(1, 4, SECOND * 3), (Some(4), 4));
     assert_eq!(look(2, 3, SECOND * 4), (Some(7), 7));
     assert_eq!(look(2, 5, SECOND * 130), (Some(2), 9));

@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test program uses its own part of this")]
 
 pub(crate) mod echo;
+pub(crate) mod netns;
 
 use std::{future::Future, net::SocketAddr, time::Duration};
 
