@@ -66,7 +66,8 @@ pub struct PeerNetworkStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<NetworkDistribution>,
 
-    /// Time that the same STAMP probes spent in both hosts together, before, between and after the network.
+    /// Time that the same STAMP probes spent in both hosts together, before, between and after the network. Only the kernel's
+    /// timestamps tell it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hosts: Option<Distribution>,
 
@@ -246,7 +247,7 @@ pub struct Link {
     /// 99th percentile of the time in both hosts, in microseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hosts_p99_micros: Option<i64>,
-    /// Which clock stamped the packets that these two stand on.
+    /// Which clock stamped the packets that the network's time stands on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock: Option<Clock>,
     /// STAMP packets lost on the way to the node that answers, in millionths of those whose fate is known.

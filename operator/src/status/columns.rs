@@ -33,10 +33,7 @@ pub(super) fn columns(
             .network
             .as_ref()
             .map(|network| stamped(numbers, network.p99_micros)),
-        host_p99: numbers
-            .hosts
-            .as_ref()
-            .map(|hosts| stamped(numbers, hosts.p99_micros)),
+        host_p99: numbers.hosts.as_ref().map(|hosts| display(hosts.p99_micros)),
         breakdown: breakdown(numbers),
         loss: numbers.loss.ppm.map(display_loss),
         worst_link: worst.and_then(|pair| {
@@ -58,11 +55,12 @@ pub(super) fn breakdown(numbers: &Numbers) -> Option<String> {
     Some(format!(
         "network {}, hosts {}",
         stamped(numbers, network.p99_micros),
-        stamped(numbers, hosts.p99_micros)
+        display(hosts.p99_micros)
     ))
 }
 
-/// A time by STAMP. Without the kernel's stamps it is only about what it says.
+/// A time of the network. Without the kernel's stamps it is only about what it says. (The hosts' time stands on samples that
+/// have them alone.)
 fn stamped(numbers: &Numbers, micros: i64) -> String {
     let about = match numbers.clock {
         Some(Clock::Kernel) => "",
