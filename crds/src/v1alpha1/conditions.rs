@@ -5,6 +5,7 @@
 //! `kubectl wait`, `helm --wait` and Flux tell "not yet" from "never like this".
 
 /// The network does its work: every wanted node is ready, reports, and is connected to the peers that it should have.
+/// `Unknown` if this is so, and no round trip was measured of late.
 pub const READY: &str = "Ready";
 /// Every node that reports is connected to the peers that it should have. `Unknown` if no node's report is at hand.
 pub const CONNECTED: &str = "Connected";
@@ -23,7 +24,7 @@ pub mod reason {
     pub const NODES_NOT_READY: &str = "NodesNotReady";
     /// Some nodes' reports could not be had or were not accepted.
     pub const REPORTS_MISSING: &str = "ReportsMissing";
-    /// Nodes report, but no round trip has been measured yet.
+    /// Nodes are connected, but no round trip was measured of late.
     pub const AWAITING_SAMPLES: &str = "AwaitingSamples";
     /// Some nodes are not connected to all the peers that they should have.
     pub const PEERS_MISSING: &str = "PeersMissing";

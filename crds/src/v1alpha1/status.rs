@@ -25,7 +25,7 @@ pub struct PeerNetworkStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// `Ready`, `Connected`, `Reconciling` and `Stalled`.
+    /// `Ready`, `Connected`, `Reconciling` and `Stalled`. `Unknown`: what it rests on is not known, or old.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -357,7 +357,8 @@ pub struct NodeStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub throttled_ppm: Option<i32>,
-    /// Number of libp2p probes that its own host delayed by more than 3 ms. They are no loss.
+    /// Number of libp2p probes that its own host delayed by more than 3 ms. Those whose answer the agent was not there to hear
+    /// are no loss.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_limited: Option<i64>,
 }
