@@ -64,15 +64,17 @@ pub struct HostReport {
     /// Time that STAMP probes of this agent spent in its own host, before and after the network, in nanoseconds: one
     /// entry a sample, whoever the peer was.
     pub delay: Histogram,
-    /// How late the event loop's timer was served, in nanoseconds.
+    /// How late the event loop's timer was served, in nanoseconds. Timers have whole milliseconds: up to one of them is
+    /// the timer's own.
     pub loop_lag: Histogram,
-    /// Time that the agent was ready to run and waited for a CPU, in microseconds.
+    /// Time that the agent's threads were ready to run and waited for a CPU, in microseconds, summed over the threads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_delay_micros: Option<u64>,
     /// CPU time that the agent used, in microseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_micros: Option<u64>,
-    /// Time that the agent's control group was kept from running by its CPU limit, in microseconds.
+    /// Time that the agent's control group was kept from running by its CPU limit, in microseconds. Where several CPUs
+    /// were withheld at once, the kernel counts each of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub throttled_micros: Option<u64>,
     /// How often that happened.

@@ -143,12 +143,14 @@ impl Ledger {
 
     /// Counts news of a STAMP probe.
     pub fn record_stamp(&mut self, peer: &PeerId, news: StampNews, at: Moment) {
-        let Some(row) = self.rows.get_mut(peer) else {
-            self.unknown += 1;
-            return;
-        };
-        row.record_stamp(news, at);
-        self.totals.count_stamp(news);
+        match self.rows.get_mut(peer).map(|row| row.record_stamp(news, at)) {
+            Some(true) => self.totals.count_stamp(news),
+            Some(false) => return,
+            None => {
+                self.unknown += 1;
+                return;
+            }
+        }
         if let StampNews::Sample(StampSample {
             clock: StampClock::Kernel,
             own_host,

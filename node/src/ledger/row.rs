@@ -98,11 +98,20 @@ impl Row {
         true
     }
 
-    pub(super) fn record_stamp(&mut self, news: StampNews, at: Moment) {
+    /// False if it is about an earlier instance of the member: it is in no number then.
+    pub(super) fn record_stamp(&mut self, news: StampNews, at: Moment) -> bool {
+        if at < self.since {
+            return false;
+        }
         if let StampNews::Located { forward } = news {
             self.locate(forward, at);
-            return;
+        } else {
+            self.count_stamp(news, at);
         }
+        true
+    }
+
+    fn count_stamp(&mut self, news: StampNews, at: Moment) {
         let Some(slot) = self.ring.at(at) else {
             return;
         };

@@ -212,8 +212,11 @@ fn a_restarted_member_starts_with_an_empty_row() {
         SECOND * 2,
         SECOND * 4,
     );
+    // A STAMP answer from it, of which the rest was told later.
+    ledger.record_stamp(&member(0).peer, StampNews::Sample(sample(5, 5, 5)), SECOND * 2);
     let row = &ledger.rows(SECOND * 4)[0];
     assert_eq!((row.timed_out, ledger.totals().timed_out), (0, 0));
+    assert_eq!((row.network.clone(), ledger.totals().stamp.answered), (None, 1));
     assert_eq!(ledger.unknown(), 0);
     // One that does not say which start it is, is another one, too.
     record(&mut ledger, &member(0), Ok(SECOND), SECOND * 5);

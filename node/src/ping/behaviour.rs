@@ -15,8 +15,8 @@ use libp2p::{
 };
 
 use super::{
-    Config, Failure,
-    handler::{Handler, News, Outcome, Start},
+    Config, Failure, News, Outcome,
+    handler::{Handler, Start},
 };
 
 /// Failures in a row after which a connection is closed, so that a new one is dialed. With a second connection at

@@ -18,7 +18,7 @@ use libp2p::{
 use tokio::time::Sleep;
 
 use super::{
-    Config, Failure, PROTOCOL,
+    Config, Failure, News, Outcome, PROTOCOL,
     pace::{Pace, is_late},
     prober::{Ended, Ping, Prober},
     responder::Responder,
@@ -26,31 +26,6 @@ use super::{
 
 /// The specification lets a peer open one stream and asks us to accept two, since an old one may linger.
 const MAX_RESPONDERS: usize = 2;
-
-/// What became of a probe, and when that was known.
-#[derive(Clone, Copy, Debug)]
-pub struct Outcome {
-    /// When the probe's first ping was sent, or was to be.
-    pub sent: Instant,
-    /// When this was known.
-    pub at: Instant,
-    /// What became of it.
-    pub news: News,
-}
-
-/// What there is to say of a probe: first how its first ping ended, and then, if there was an answer, its warm time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum News {
-    /// The first ping came to its end.
-    Cold {
-        /// Its round trip, or why there is none.
-        result: Result<Duration, Failure>,
-        /// Whether this process was late while it was on the way, or late to send it.
-        host_limited: bool,
-    },
-    /// The burst is over: the smallest round trip in it.
-    Warm(Duration),
-}
 
 /// Tells the handler to start probing.
 #[derive(Clone, Copy, Debug)]

@@ -22,13 +22,13 @@ mod pace;
 mod prober;
 mod responder;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use libp2p::StreamProtocol;
 
 pub use self::{
     behaviour::{Behaviour, Event},
-    handler::{Handler, News, Outcome, Start},
+    handler::{Handler, Start},
 };
 
 /// The protocol's name.
@@ -46,6 +46,31 @@ pub struct Config {
     pub timeout: Duration,
     /// Pings in one probe. 0 counts as 1.
     pub burst: usize,
+}
+
+/// What became of a probe, and when that was known.
+#[derive(Clone, Copy, Debug)]
+pub struct Outcome {
+    /// When the probe's first ping was sent, or was to be.
+    pub sent: Instant,
+    /// When this was known.
+    pub at: Instant,
+    /// What became of it.
+    pub news: News,
+}
+
+/// What there is to say of a probe: first how its first ping ended, and then, if there was an answer, its warm time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// The first ping came to its end.
+    Cold {
+        /// Its round trip, or why there is none.
+        result: Result<Duration, Failure>,
+        /// Whether this process was late while it was on the way, or late to send it.
+        host_limited: bool,
+    },
+    /// The burst is over: the smallest round trip in it.
+    Warm(Duration),
 }
 
 /// Why a probe has no round trip. Each of them is loss, except [`Failure::Unheard`].
