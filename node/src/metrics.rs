@@ -211,7 +211,20 @@ fn encode_swarm(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> Res
         dials_connected,
         dials_failed,
         dials_refused,
+        stamp,
     } = snapshot.counters;
+    counters(
+        encoder,
+        "stamp_requests",
+        "STAMP requests that came, by what they got: an answer, or silence for one of three reasons",
+        "result",
+        &[
+            ("answered", stamp.reflected),
+            ("refused", stamp.refused),
+            ("replayed", stamp.replayed),
+            ("limited", stamp.limited),
+        ],
+    )?;
     counters(
         encoder,
         "dials",
@@ -224,6 +237,11 @@ fn encode_swarm(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> Res
         ],
     )?;
     for (name, help, value) in [
+        (
+            "stamp_unexpected",
+            "Packets that came to the STAMP senders and are no reply to them",
+            stamp.unexpected,
+        ),
         (
             "strangers_rejected",
             "Peers turned away because they are no members",
@@ -282,7 +300,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{host::Usage, ledger::StampTotals};
+    use crate::{host::Usage, ledger::StampTotals, stamp::Counts};
 
     #[test]
     fn all_numbers_are_there_with_closed_sets_of_labels() {
@@ -321,6 +339,14 @@ mod tests {
             events_dropped: 7,
             strangers_rejected: 8,
             dials_connected: 9,
+            stamp: Counts {
+                reflected: 21,
+                refused: 22,
+                replayed: 23,
+                limited: 24,
+                unexpected: 25,
+                dropped: 0,
+            },
             ..Default::default()
         };
         let text = encode(Snapshot {
@@ -355,6 +381,11 @@ mod tests {
             "peernet_throttled_seconds_total 1.5",
             "peernet_throttled_periods_total 17",
             r#"peernet_dials_total{result="connected"} 9"#,
+            r#"peernet_stamp_requests_total{result="answered"} 21"#,
+            r#"peernet_stamp_requests_total{result="refused"} 22"#,
+            r#"peernet_stamp_requests_total{result="replayed"} 23"#,
+            r#"peernet_stamp_requests_total{result="limited"} 24"#,
+            "peernet_stamp_unexpected_total 25",
             "peernet_strangers_rejected_total 8",
             "peernet_events_dropped_total 7",
             "peernet_peers 2",

@@ -7,7 +7,7 @@ use peernet_api::report::StampClock;
 
 use crate::{
     ledger::{Member, Moment},
-    ping,
+    ping, stamp,
 };
 
 /// Events on the way between the threads. A probe makes two events over libp2p and one or two by STAMP: this is more
@@ -42,7 +42,7 @@ pub enum Event {
     LoopLag {
         /// By how much.
         lag: Duration,
-        /// When that was known.
+        /// When the answer came, or when the probe's time was up: what is told of it later stands there, too.
         at: Moment,
     },
     /// How things are. Sent every second, and at once when the members change. Each one replaces the one before, so
@@ -118,4 +118,6 @@ pub struct Counters {
     pub dials_failed: u64,
     /// Dials refused by our own limits, or because the peer is known as a stranger.
     pub dials_refused: u64,
+    /// What came to the STAMP sockets.
+    pub stamp: stamp::Counts,
 }

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use crate::ledger::Moment;
 
-/// A token bucket: so many answers a second over time, and so many at once.
+/// So many answers at once, and so many a second over time: the generic cell rate algorithm (ITU-T I.371).
 #[derive(Clone, Copy, Debug)]
 pub struct Bucket {
     /// Time that one answer takes to be earned.
     each: Duration,
     burst: u32,
-    /// When the bucket was, or will be, empty of debt: tokens are the time since then, in units of `each`.
-    full_from: Moment,
+    /// When all that was given is earned.
+    earned: Moment,
 }
 
 impl Bucket {
@@ -21,21 +21,18 @@ impl Bucket {
         Self {
             each,
             burst,
-            full_from: Moment::ZERO,
+            earned: Moment::ZERO,
         }
     }
 
     /// Takes one answer, if one is left.
     pub fn take(&mut self, now: Moment) -> bool {
-        // Whoever has not asked for long has a full bucket, and not more.
-        let start = self
-            .full_from
-            .max(now.saturating_sub(self.each.saturating_mul(self.burst)));
-        let Some(next) = start.checked_add(self.each).filter(|next| *next <= now) else {
-            return false;
-        };
-        self.full_from = next;
-        true
+        let earned = self.earned.max(now).saturating_add(self.each);
+        let allowed = earned.saturating_sub(now) <= self.each.saturating_mul(self.burst);
+        if allowed {
+            self.earned = earned;
+        }
+        allowed
     }
 }
 
@@ -48,27 +45,36 @@ pub struct Window {
 }
 
 impl Window {
-    /// Takes a number. False if it has been seen, or is too far behind the newest to tell.
-    pub fn take(&mut self, seq: u32) -> bool {
-        let Some(newest) = self.newest else {
-            self.newest = Some(seq);
-            self.seen = 1;
-            return true;
-        };
-        // RFC 1982: numbers wrap around, and the nearer way counts.
-        let ahead = seq.wrapping_sub(newest).cast_signed();
-        if ahead > 0 {
-            self.seen = self.seen.checked_shl(ahead.unsigned_abs()).unwrap_or(0) | 1;
-            self.newest = Some(seq);
-            return true;
+    /// Whether a number has not been seen, and is not too far behind the newest to tell.
+    #[must_use]
+    pub fn is_new(&self, seq: u32) -> bool {
+        match self.newest.map(|newest| ahead(seq, newest)) {
+            None | Some(1..) => true,
+            Some(behind) => 1_u64
+                .checked_shl(behind.unsigned_abs())
+                .is_some_and(|bit| self.seen & bit == 0),
         }
-        let Some(bit) = 1_u64.checked_shl(ahead.unsigned_abs()) else {
-            return false;
-        };
-        let new = self.seen & bit == 0;
-        self.seen |= bit;
-        new
     }
+
+    /// Remembers a number.
+    pub fn take(&mut self, seq: u32) {
+        match self.newest.map(|newest| ahead(seq, newest)) {
+            Some(behind @ ..=0) => self.seen |= 1_u64.checked_shl(behind.unsigned_abs()).unwrap_or(0),
+            Some(ahead) => {
+                self.seen = self.seen.checked_shl(ahead.unsigned_abs()).unwrap_or(0) | 1;
+                self.newest = Some(seq);
+            }
+            None => {
+                self.seen = 1;
+                self.newest = Some(seq);
+            }
+        }
+    }
+}
+
+/// How far a number is ahead of another one. They wrap around, and the nearer way counts (RFC 1982).
+fn ahead(seq: u32, newest: u32) -> i32 {
+    seq.wrapping_sub(newest).cast_signed()
 }
 
 #[cfg(test)]
@@ -84,7 +90,7 @@ mod tests {
     #[test]
     fn a_bucket_gives_its_burst_and_then_its_rate() {
         let mut bucket = Bucket::new(MILLI * 10, 3);
-        let start = Duration::from_secs(5);
+        let start = Duration::ZERO;
         assert_eq!((0..10).filter(|_| bucket.take(start)).count(), 3);
         assert!(!bucket.take(start + MILLI * 9));
         assert!(bucket.take(start + MILLI * 10));
@@ -97,20 +103,21 @@ mod tests {
     fn a_window_takes_each_number_once_also_where_numbers_wrap_around() {
         let mut window = Window::default();
         for seq in [u32::MAX - 1, u32::MAX, 1, 0, 2] {
-            assert!(window.take(seq), "{seq}");
-            assert!(!window.take(seq), "{seq}");
+            assert!(window.is_new(seq), "{seq}");
+            window.take(seq);
+            assert!(!window.is_new(seq), "{seq}");
         }
-        assert!(!window.take(2_u32.wrapping_sub(64)), "too far behind");
-        assert!(window.take(2_u32.wrapping_sub(63)));
-        assert!(window.take(1_000_000));
-        assert!(!window.take(2));
+        assert!(!window.is_new(2_u32.wrapping_sub(64)), "too far behind");
+        assert!(window.is_new(2_u32.wrapping_sub(63)));
+        window.take(1_000_000);
+        assert!(!window.is_new(2));
     }
 
     proptest! {
         #[test]
         fn a_bucket_never_gives_more_than_its_burst_and_its_rate(gaps in prop::collection::vec(0..50_u32, 1..200)) {
             let mut bucket = Bucket::new(MILLI * 10, 5);
-            let (mut now, mut given) = (Duration::from_secs(1), 0);
+            let (mut now, mut given) = (Duration::ZERO, 0);
             let start = now;
             for gap in gaps {
                 now += MILLI * gap;
@@ -124,7 +131,8 @@ mod tests {
             let (mut window, mut taken, mut seq) = (Window::default(), HashSet::new(), start);
             for step in moves {
                 seq = seq.wrapping_add_signed(step);
-                if window.take(seq) {
+                if window.is_new(seq) {
+                    window.take(seq);
                     prop_assert!(taken.insert(seq));
                 }
             }

@@ -87,6 +87,39 @@ pub struct Counters {
     pub dropped: AtomicU64,
 }
 
+/// [`Counters`] at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// [`Counters::reflected`].
+    pub reflected: u64,
+    /// [`Counters::refused`].
+    pub refused: u64,
+    /// [`Counters::replayed`].
+    pub replayed: u64,
+    /// [`Counters::limited`].
+    pub limited: u64,
+    /// [`Counters::unexpected`].
+    pub unexpected: u64,
+    /// [`Counters::dropped`].
+    pub dropped: u64,
+}
+
+impl Counters {
+    /// What they are now.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let now = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counts {
+            reflected: now(&self.reflected),
+            refused: now(&self.refused),
+            replayed: now(&self.replayed),
+            limited: now(&self.limited),
+            unexpected: now(&self.unexpected),
+            dropped: now(&self.dropped),
+        }
+    }
+}
+
 /// What the swarm tells the thread.
 #[derive(Debug)]
 pub enum Order {
@@ -127,8 +160,8 @@ impl Handle {
 
     /// What was counted so far.
     #[must_use]
-    pub fn counters(&self) -> &Counters {
-        &self.counters
+    pub fn counts(&self) -> Counts {
+        self.counters.counts()
     }
 
     /// Where probes are answered.

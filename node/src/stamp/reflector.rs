@@ -170,14 +170,15 @@ impl Reflector {
         let Some(request) = wire::parse_request(&session.requests, packet) else {
             return refuse(&counters.refused);
         };
-        // Before the window: what is not answered may come again.
+        // Copies use up nothing: whoever sends them has no key.
+        if !session.seen.is_new(request.seq) {
+            return refuse(&counters.replayed);
+        }
         let at = arrival.taken.after;
         if !session.bucket.take(at) || !self.total.take(at) {
             return refuse(&counters.limited);
         }
-        if !session.seen.take(request.seq) {
-            return refuse(&counters.replayed);
-        }
+        session.seen.take(request.seq);
         let seq = session.next;
         session.next = seq.wrapping_add(1);
         let follow_up = session.last.take().and_then(Last::follow_up);

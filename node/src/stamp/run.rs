@@ -81,7 +81,8 @@ struct Peer {
     /// The session before, as long as its probes are on the way.
     before: Option<Session>,
     pace: Pace,
-    renewed: Moment,
+    /// When a silent session was reported last.
+    renewed: Option<Moment>,
     /// Where the peer stands in the agenda.
     next: Moment,
 }
@@ -206,17 +207,14 @@ impl Worker {
     /// If the kernel refuses to wait for the sockets.
     pub fn run(mut self) -> io::Result<()> {
         let mut buffer = Buffer::default();
-        loop {
-            self.wait(&mut buffer)?;
-            if !self.take_orders() {
-                return Ok(());
-            }
+        while self.wait(&mut buffer)? {
             self.work_off_agenda(&mut buffer);
         }
+        Ok(())
     }
 
-    /// Waits until there is something to do, and takes what has come.
-    fn wait(&mut self, buffer: &mut Buffer) -> io::Result<()> {
+    /// Waits until there is something to do, and takes what has come. False once there will be no more orders.
+    fn wait(&mut self, buffer: &mut Buffer) -> io::Result<bool> {
         let now = self.clocks.read().after;
         let next = self.agenda.first().map_or(now + IDLE, |(at, _)| *at);
         let timeout = TimeSpec::from_duration(next.saturating_sub(now).min(IDLE));
@@ -245,6 +243,10 @@ impl Worker {
         if happened.next().is_some_and(|waker| !waker.is_empty()) {
             // An error says that the waker has been read, and only we read it.
             let _ = self.waker.read();
+            // An order comes before the packets that follow from it.
+            if !self.take_orders() {
+                return Ok(false);
+            }
         }
         // Others wait for what is reflected: it comes first.
         for n in 0..self.reflectors.len() {
@@ -265,7 +267,7 @@ impl Worker {
                 self.take_replies(n, buffer);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Answers what has come to one of the reflectors' sockets.
@@ -460,7 +462,7 @@ impl Worker {
                     current: session,
                     before: None,
                     pace,
-                    renewed: now,
+                    renewed: None,
                     next,
                 };
                 self.peers.insert(peer_id, peer);
@@ -512,8 +514,8 @@ impl Worker {
             }
         }
         let silent = peer.current.sender.unanswered() >= SILENCE;
-        if silent && now >= peer.renewed + BETWEEN_RENEWALS {
-            peer.renewed = now;
+        if silent && peer.renewed.is_none_or(|then| now >= then + BETWEEN_RENEWALS) {
+            peer.renewed = Some(now);
             tracing::debug!(peer = %peer_id, "the STAMP session is silent: agreeing anew");
             // If there is no room, it is asked for again in a while.
             let _ = self.stale.try_send(peer_id);

@@ -395,6 +395,10 @@ impl EventLoop {
         let admission = &self.swarm.behaviour().admission;
         let mut counters = self.counters;
         counters.strangers_rejected += admission.refused_strangers();
+        if let Some(stamping) = &self.stamp {
+            counters.stamp = stamping.counts();
+            counters.events_dropped += counters.stamp.dropped;
+        }
         let state = State {
             at: now.saturating_duration_since(self.started),
             listening: self.listening.is_none(),

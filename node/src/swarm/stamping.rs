@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use super::EventLoop;
 use crate::{
     ledger::Moment,
-    stamp::{Handle, Order, agreement},
+    stamp::{Counts, Handle, Order, agreement},
 };
 
 /// What the event loop knows of the STAMP thread.
@@ -26,6 +26,10 @@ impl Stamping {
             stale,
             unphased: HashSet::new(),
         }
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        self.handle.counts()
     }
 }
 
