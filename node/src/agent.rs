@@ -214,7 +214,7 @@ fn reason(ended: Option<Ended>) -> Error {
     }
 }
 
-/// Starts the STAMP thread. It ends with the event loop, which holds its handle.
+/// Starts the STAMP thread. It works as long as the event loop holds its handle.
 fn start_stamp(
     config: &Config,
     started: Instant,
@@ -234,7 +234,10 @@ fn start_stamp(
     let (worker, handle) =
         stamp::run::open(config, started, events, silent).map_err(|source| Error::Stamp { port, source })?;
     let thread = thread::Builder::new().stack_size(STAMP_STACK);
-    run(thread, "stamp", ended, move || Ok(worker.run()?))?;
+    // It ends with the event loop, whose own end says why.
+    run(thread, "stamp", ended, move || {
+        worker.run().err().map(|error| Err(error.into()))
+    })?;
     Ok((handle, heard))
 }
 
@@ -251,21 +254,21 @@ fn spawn(
     run(thread::Builder::new(), name, ended, move || {
         let result = runtime.block_on(work);
         runtime.shutdown_timeout(RUNTIME_FAREWELL);
-        result
+        Some(result)
     })
 }
 
-/// Runs something on a thread of its own. Its end is told in every case.
+/// Runs something on a thread of its own. Its end is told, unless it returns nothing.
 fn run(
     thread: thread::Builder,
     name: &'static str,
     ended: mpsc::Sender<Ended>,
-    work: impl FnOnce() -> Result<(), Error> + Send + 'static,
+    work: impl FnOnce() -> Option<Result<(), Error>> + Send + 'static,
 ) -> io::Result<()> {
     thread.name(name.to_owned()).spawn(move || {
         let mut last_words = LastWords {
             thread: name,
-            result: Err(Error::Ended(name)),
+            result: Some(Err(Error::Ended(name))),
             ended,
         };
         last_words.result = work();
@@ -276,13 +279,15 @@ fn run(
 /// Tells the end of a thread when it is dropped, so that a panic is told, too.
 struct LastWords {
     thread: &'static str,
-    result: Result<(), Error>,
+    result: Option<Result<(), Error>>,
     ended: mpsc::Sender<Ended>,
 }
 
 impl Drop for LastWords {
     fn drop(&mut self) {
-        let result = std::mem::replace(&mut self.result, Ok(()));
+        let Some(result) = self.result.take() else {
+            return;
+        };
         // There is room for all threads' ends: this fails only if nobody listens any more.
         let _ = self.ended.try_send(Ended {
             thread: self.thread,
