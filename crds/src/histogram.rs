@@ -17,10 +17,21 @@ const SUB_BUCKETS: u64 = 1 << SUB_BUCKET_BITS;
 
 /// Counts of durations by bucket. On the wire: a flat list of numbers, two a bucket in use, in ascending order: how far
 /// it is from the bucket before (from 0, for the first one), and its count.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+///
+/// What came from the wire stays packed, in some two bytes a bucket, until something is counted into it: whoever gathers the
+/// reports of many agents keeps thousands of these for a while.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(try_from = "Vec<u64>", into = "Vec<u64>")]
 pub struct Histogram {
-    counts: BTreeMap<u16, u64>,
+    counts: Counts,
+}
+
+#[derive(Clone, Debug)]
+enum Counts {
+    /// By bucket.
+    Open(BTreeMap<u16, u64>),
+    /// The numbers of the wire, each in as few bytes as it needs: see [`pack`].
+    Packed(Box<[u8]>),
 }
 
 impl Histogram {
@@ -37,7 +48,7 @@ impl Histogram {
 
     /// Adds all counts of `other`.
     pub fn merge(&mut self, other: &Self) {
-        for (&bucket, &count) in &other.counts {
+        for (bucket, count) in other.buckets() {
             self.add(bucket, count);
         }
     }
@@ -45,15 +56,14 @@ impl Histogram {
     /// Number of durations counted.
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.counts
-            .values()
-            .fold(0, |sum, &count| sum.saturating_add(count))
+        self.buckets()
+            .fold(0, |sum, (_, count)| sum.saturating_add(count))
     }
 
     /// Whether nothing was counted.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.counts.is_empty()
+        self.buckets().next().is_none()
     }
 
     /// The smallest recorded value, in nanoseconds, that at least `permille` thousandths of all values do not exceed
@@ -63,7 +73,7 @@ impl Histogram {
         let total = u128::from(self.count());
         let rank = (total * u128::from(permille.min(1000))).div_ceil(1000).max(1);
         let mut seen = 0_u128;
-        for (&bucket, &count) in &self.counts {
+        for (bucket, count) in self.buckets() {
             seen += u128::from(count);
             if seen >= rank {
                 return Some(middle_of(bucket));
@@ -75,14 +85,12 @@ impl Histogram {
     /// The middle of the highest bucket in use, in nanoseconds.
     #[must_use]
     pub fn max(&self) -> Option<u64> {
-        self.counts.keys().next_back().map(|&bucket| middle_of(bucket))
+        self.buckets().last().map(|(bucket, _)| middle_of(bucket))
     }
 
     /// Each used bucket's middle in nanoseconds and its count, ascending.
     pub fn iter(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
-        self.counts
-            .iter()
-            .map(|(&bucket, &count)| (middle_of(bucket), count))
+        self.buckets().map(|(bucket, count)| (middle_of(bucket), count))
     }
 
     /// Length of its JSON, in bytes.
@@ -91,7 +99,7 @@ impl Histogram {
         let digits = |number: u64| number.checked_ilog10().unwrap_or_default() as usize + 1;
         let mut previous = 0;
         let mut bytes = 0;
-        for (&bucket, &count) in &self.counts {
+        for (bucket, count) in self.buckets() {
             bytes += digits(u64::from(bucket - previous)) + digits(count) + 2;
             previous = bucket;
         }
@@ -99,9 +107,83 @@ impl Histogram {
         bytes.saturating_sub(1) + 2
     }
 
+    /// The buckets in use, ascending, with their counts.
+    fn buckets(&self) -> impl Iterator<Item = (u16, u64)> + '_ {
+        let (open, packed) = match &self.counts {
+            Counts::Open(counts) => (Some(counts), None),
+            Counts::Packed(bytes) => (None, Some(Unpacked { bytes, at: 0 })),
+        };
+        let open = open
+            .into_iter()
+            .flatten()
+            .map(|(&bucket, &count)| (bucket, count));
+        open.chain(packed.into_iter().flatten())
+    }
+
     fn add(&mut self, bucket: u16, count: u64) {
-        let slot = self.counts.entry(bucket).or_default();
-        *slot = slot.saturating_add(count);
+        if let Counts::Packed(_) = &self.counts {
+            self.counts = Counts::Open(self.buckets().collect());
+        }
+        if let Counts::Open(counts) = &mut self.counts {
+            let slot = counts.entry(bucket).or_default();
+            *slot = slot.saturating_add(count);
+        }
+    }
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self {
+            counts: Counts::Open(BTreeMap::new()),
+        }
+    }
+}
+
+impl PartialEq for Histogram {
+    fn eq(&self, other: &Self) -> bool {
+        self.buckets().eq(other.buckets())
+    }
+}
+
+impl Eq for Histogram {}
+
+/// Appends a number, seven bits a byte, the lowest first; all bytes but the last have the highest bit set (LEB128).
+fn pack(mut number: u64, bytes: &mut Vec<u8>) {
+    while number >= 0x80 {
+        bytes.push(number.to_le_bytes()[0] | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number.to_le_bytes()[0]);
+}
+
+/// Takes a number off the front.
+fn unpack(bytes: &mut &[u8]) -> Option<u64> {
+    let mut number = 0;
+    for shift in (0..u64::BITS).step_by(7) {
+        let (first, rest) = bytes.split_first()?;
+        *bytes = rest;
+        number |= u64::from(first & 0x7f) << shift;
+        if first & 0x80 == 0 {
+            return Some(number);
+        }
+    }
+    None
+}
+
+/// Reads packed buckets.
+struct Unpacked<'a> {
+    bytes: &'a [u8],
+    /// The bucket before.
+    at: u16,
+}
+
+impl Iterator for Unpacked<'_> {
+    type Item = (u16, u64);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let step = unpack(&mut self.bytes)?;
+        self.at = self.at.saturating_add(u16::try_from(step).ok()?);
+        Some((self.at, unpack(&mut self.bytes)?))
     }
 }
 
@@ -134,30 +216,33 @@ impl TryFrom<Vec<u64>> for Histogram {
         if !rest.is_empty() {
             return Err(InvalidHistogram::Odd);
         }
-        let mut counts = BTreeMap::new();
+        let mut bytes = Vec::with_capacity(wire.len() + wire.len() / 4);
         let mut at = 0_u64;
         for &[step, count] in pairs {
-            if step == 0 && !counts.is_empty() {
+            if step == 0 && !bytes.is_empty() {
                 return Err(InvalidHistogram::Unordered(at));
             }
             at = at.saturating_add(step);
-            let Some(bucket) = u16::try_from(at).ok().filter(|_| at <= highest) else {
+            if at > highest {
                 return Err(InvalidHistogram::OutOfRange);
-            };
+            }
             if count == 0 || count > MAX_COUNT {
                 return Err(InvalidHistogram::Count(at));
             }
-            counts.insert(bucket, count);
+            pack(step, &mut bytes);
+            pack(count, &mut bytes);
         }
-        Ok(Self { counts })
+        Ok(Self {
+            counts: Counts::Packed(bytes.into()),
+        })
     }
 }
 
 impl From<Histogram> for Vec<u64> {
     fn from(histogram: Histogram) -> Self {
         let mut previous = 0;
-        let mut wire = Self::with_capacity(histogram.counts.len() * 2);
-        for (bucket, count) in histogram.counts {
+        let mut wire = Self::new();
+        for (bucket, count) in histogram.buckets() {
             wire.extend([u64::from(bucket - previous), count]);
             previous = bucket;
         }
@@ -275,7 +360,22 @@ mod tests {
             }
             let wire = serde_json::to_string(&histogram).unwrap();
             prop_assert_eq!(histogram.json_bytes(), wire.len());
-            prop_assert_eq!(serde_json::from_str::<Histogram>(&wire).unwrap(), histogram);
+            let mut read = serde_json::from_str::<Histogram>(&wire).unwrap();
+            prop_assert_eq!(&read, &histogram);
+            prop_assert_eq!(serde_json::to_string(&read).unwrap(), wire);
+            prop_assert_eq!((read.max(), read.is_empty()), (histogram.max(), histogram.is_empty()));
+            read.record(77);
+            histogram.record(77);
+            prop_assert_eq!(read, histogram);
+        }
+
+        #[test]
+        fn packed_numbers_are_read_as_they_were(numbers in prop::collection::vec(any::<u64>(), 0..20)) {
+            let mut bytes = Vec::new();
+            numbers.iter().for_each(|&number| pack(number, &mut bytes));
+            let mut rest = bytes.as_slice();
+            let read: Vec<_> = std::iter::from_fn(|| unpack(&mut rest)).collect();
+            prop_assert_eq!(read, numbers);
         }
     }
 }
