@@ -1,29 +1,34 @@
 //! PeerNet's agent: one member of a network, which measures the round trips to all others.
 //!
-//! Two threads, each with a single-threaded runtime, and one bounded channel between them:
+//! Three threads with bounded channels between them. Two have a single-threaded runtime each; the third waits for its
+//! sockets by itself:
 //!
 //! ```text
 //! swarm thread                                   reporting thread
 //!   swarm (event loop) ── events, never waited for ──►  reporting (ledger) ──►  http: report, metrics, health
-//!     ├ transport: TCP, Noise, Yamux
-//!     ├ behaviour: admission, ping, identify, kad, mdns
-//!     ├ membership: who is a member
-//!     └ discovery: planner (whom to dial) ◄── dns, mdns, kad, bootstrap peers
+//!     ├ transport: TCP, Noise, Yamux                     ▲
+//!     ├ behaviour: admission, ping, stamp::agreement,    │
+//!     │            identify, kad, mdns                   │
+//!     ├ membership: who is a member                      │
+//!     ├ discovery: planner (whom to dial) ◄── dns, mdns, kad, bootstrap peers
+//!     └ sessions ──►  STAMP thread (stamp::run): UDP ────┘
 //! ```
 //!
 //! * [`agent`] puts it together; [`config`] is the only reader of flags, environment and files.
-//! * [`swarm`] owns the swarm; [`ping`] is the measuring instrument; [`admission`] limits connections.
+//! * [`swarm`] owns the swarm; [`ping`] and [`stamp`] are the measuring instruments; [`admission`] limits connections.
 //! * [`ledger`] is what was measured; [`reporting`] turns it into reports; [`metrics`] into Prometheus' text.
 //! * [`host`] asks the kernel what the agent's host does to it.
 //!
 //! Invariants:
 //!
-//! * The event loop never waits: not for HTTP, not for the resolver, not for the other thread. What doesn't fit into
-//!   the channel is dropped and counted.
-//! * [`ledger`], [`membership`] and [`discovery::planner`] are pure: time and connections are arguments.
+//! * The event loop never waits: not for HTTP, not for the resolver, not for another thread. What doesn't fit into a
+//!   channel is dropped and counted.
+//! * [`ledger`], [`membership`], [`discovery::planner`] and all of [`stamp`] but its sockets are pure: time, packets and
+//!   connections are arguments.
 //! * Only members are measured and reported, fed to Kademlia, and kept connected. A member is who can prove that it
 //!   holds the network's secret; what anybody says about others only leads to a dial.
-//! * Time is monotonic. The agent never reads a wall clock.
+//! * Time is monotonic. The wall clock is read in [`stamp`] alone, since the kernel stamps packets with it: stamps are only
+//!   ever subtracted from each other within one probe, at one host, and only if that host's clock was not stepped meanwhile.
 //! * Every collection that others can make grow has a bound.
 //! * No Kubernetes client, no credentials, no state on disk.
 

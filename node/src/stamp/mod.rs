@@ -24,6 +24,7 @@ pub mod agreement;
 pub mod clock;
 pub mod limit;
 pub mod open;
+mod peers;
 pub mod reflector;
 pub mod run;
 pub mod sender;
@@ -35,7 +36,6 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
-        mpsc::{SyncSender, TrySendError},
     },
     time::Duration,
 };
@@ -43,6 +43,7 @@ use std::{
 use libp2p::PeerId;
 use nix::sys::eventfd::EventFd;
 use peernet_api::report::{MAX_PEERS, StampClock};
+use tokio::sync::mpsc;
 
 use self::agreement::{Reflecting, Sending};
 use crate::ledger::Moment;
@@ -129,6 +130,8 @@ pub enum Order {
     Reflect(Reflecting),
     /// Pings to that peer leave around that moment, and then at the same pace: probes keep away from them.
     Avoid(PeerId, Moment),
+    /// What is on the way to a peer is nobody's any more: another process has its place.
+    Forget(PeerId),
     /// All sessions with a peer end.
     End(PeerId),
 }
@@ -137,7 +140,7 @@ pub enum Order {
 #[derive(Debug)]
 pub struct Handle {
     /// Taken only when dropped: the thread must see the end of the channel when it is woken.
-    orders: Option<SyncSender<Order>>,
+    orders: Option<mpsc::Sender<Order>>,
     waker: Arc<EventFd>,
     counters: Arc<Counters>,
     reflector: SocketAddr,
@@ -150,11 +153,10 @@ impl Handle {
         let Some(orders) = &self.orders else {
             return;
         };
-        match orders.try_send(order) {
-            Ok(()) => self.wake(),
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                self.counters.dropped.fetch_add(1, Ordering::Relaxed);
-            }
+        if orders.try_send(order).is_ok() {
+            self.wake();
+        } else {
+            self.counters.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 

@@ -4,15 +4,10 @@
 //! would wake it more often (each stamp is an event there), and a millisecond late.
 
 use std::{
-    collections::{BTreeSet, HashMap},
     io::{self, ErrorKind},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::AsFd,
-    sync::{
-        Arc,
-        atomic::Ordering,
-        mpsc::{Receiver, TryRecvError, sync_channel},
-    },
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -26,15 +21,16 @@ use nix::{
     },
 };
 use peernet_api::report::StampClock;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TryRecvError};
 
 use super::{
-    CAPACITY, Config, Counters, Handle, MAX_SESSIONS, Order,
+    CAPACITY, Config, Counters, Handle, Order,
     agreement::Sending,
     clock::Reading,
     open::{self, OpenReflector},
+    peers::Peers,
     reflector::{Arrival, Mark, Reflector},
-    sender::{Sender, Told},
+    sender::Told,
     socket::{Buffer, Clocks, Received, Socket},
     wire::{self, Request},
 };
@@ -45,20 +41,13 @@ use crate::{
 
 /// Packets taken from one socket before the others have their turn.
 const BATCH: usize = 64;
-/// Probes without an answer, after which a session is agreed anew: the peer may have forgotten it.
-const SILENCE: u32 = 10;
-/// The pause between two such attempts.
-const BETWEEN_RENEWALS: Duration = Duration::from_secs(10);
-/// A new session's first probe waits at most this long, so that many peers met at once are not probed at once.
-const MAX_FIRST_DELAY: Duration = Duration::from_millis(250);
 /// Without anything to do, the thread looks around this often.
 const IDLE: Duration = Duration::from_secs(60);
 
 /// All that the thread owns.
 pub struct Worker {
-    config: Config,
     clocks: Clocks,
-    orders: Receiver<Order>,
+    orders: mpsc::Receiver<Order>,
     waker: Arc<EventFd>,
     counters: Arc<Counters>,
     events: mpsc::Sender<Event>,
@@ -68,69 +57,8 @@ pub struct Worker {
     senders: Vec<Socket<(PeerId, u16, u32)>>,
     reflector: Reflector,
     open: Option<OpenReflector>,
-    peers: HashMap<PeerId, Peer>,
-    /// Whose reply a packet is, by where it comes from and its session.
-    routes: HashMap<(SocketAddr, u16), PeerId>,
-    /// When each peer has something to do next.
-    agenda: BTreeSet<(Moment, PeerId)>,
+    peers: Peers,
     told: Vec<Told>,
-}
-
-struct Peer {
-    current: Session,
-    /// The session before, as long as its probes are on the way.
-    before: Option<Session>,
-    pace: Pace,
-    /// When a silent session was reported last.
-    renewed: Option<Moment>,
-    /// Where the peer stands in the agenda.
-    next: Moment,
-}
-
-struct Session {
-    agreed: Sending,
-    to: SocketAddr,
-    sender: Sender,
-}
-
-/// When probes are due: on a grid of the interval, each one up to a tenth of it late at random.
-struct Pace {
-    interval: Duration,
-    grid: Moment,
-    fire: Moment,
-}
-
-impl Pace {
-    fn starting_at(grid: Moment, interval: Duration) -> Self {
-        Self {
-            interval,
-            grid,
-            fire: grid + interval.mul_f64(rand::random::<f64>() / 10.0),
-        }
-    }
-
-    /// Sets the next one: a thread that was stopped does not catch up in a burst.
-    fn advance(&mut self, now: Moment) {
-        self.grid += self.interval;
-        if self.grid <= now {
-            self.grid = now + self.interval;
-        }
-        self.fire = self.grid + self.interval.mul_f64(rand::random::<f64>() / 10.0);
-    }
-
-    /// Half an interval away from another thing at the same pace.
-    fn avoid(&mut self, other: Moment, now: Moment) {
-        let behind = now.saturating_sub(other).as_nanos();
-        let intervals = behind / self.interval.as_nanos().max(1);
-        let passed = self
-            .interval
-            .saturating_mul(u32::try_from(intervals).unwrap_or(u32::MAX));
-        let mut grid = other + passed + self.interval / 2;
-        if grid <= now {
-            grid += self.interval;
-        }
-        *self = Self::starting_at(grid, self.interval);
-    }
 }
 
 /// Opens the sockets. `stale` hears of peers with which a session must be agreed anew.
@@ -173,7 +101,7 @@ pub fn open(
     let waker = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
     let waker = Arc::new(waker);
     let counters = Arc::new(Counters::default());
-    let (give, orders) = sync_channel(CAPACITY);
+    let (give, orders) = mpsc::channel(CAPACITY);
     let handle = Handle {
         orders: Some(give),
         waker: Arc::clone(&waker),
@@ -181,7 +109,6 @@ pub fn open(
         reflector: first.local_addr()?,
     };
     let worker = Worker {
-        config,
         clocks,
         orders,
         waker,
@@ -192,9 +119,7 @@ pub fn open(
         senders,
         reflector: Reflector::default(),
         open: config.open.then(OpenReflector::default),
-        peers: HashMap::new(),
-        routes: HashMap::new(),
-        agenda: BTreeSet::new(),
+        peers: Peers::new(config.interval, config.timeout),
         told: Vec::new(),
     };
     Ok((worker, handle))
@@ -216,7 +141,7 @@ impl Worker {
     /// Waits until there is something to do, and takes what has come. False once there will be no more orders.
     fn wait(&mut self, buffer: &mut Buffer) -> io::Result<bool> {
         let now = self.clocks.read().after;
-        let next = self.agenda.first().map_or(now + IDLE, |(at, _)| *at);
+        let next = self.peers.next().unwrap_or(now + IDLE);
         let timeout = TimeSpec::from_duration(next.saturating_sub(now).min(IDLE));
         let mut fds = Vec::with_capacity(5);
         fds.push(PollFd::new(self.waker.as_fd(), PollFlags::POLLIN));
@@ -356,8 +281,7 @@ impl Worker {
             return;
         };
         while let Some(((peer, ssid, seq), t1)) = socket.next_stamp() {
-            let session = self.peers.get_mut(&peer).and_then(|peer| peer.session(ssid));
-            if let Some(session) = session {
+            if let Some(session) = self.peers.session(&peer, ssid) {
                 session.sender.stamped(seq, t1);
             }
         }
@@ -384,24 +308,15 @@ impl Worker {
     }
 
     fn take_reply(&mut self, packet: &[u8], received: &Received, taken: Reading, clock: StampClock) {
-        let ssid = wire::claimed_ssid(packet).unwrap_or_default();
-        let peer_id = self.routes.get(&(received.from, ssid)).copied();
-        let session = peer_id
-            .and_then(|peer| self.peers.get_mut(&peer))
-            .and_then(|peer| peer.session(ssid));
-        let reply = session.and_then(|session| {
-            let reply = wire::parse_reply(&session.agreed.keys.replies, packet)?;
-            Some((session, reply))
-        });
-        let (Some(peer_id), Some((session, reply))) = (peer_id, reply) else {
+        let Some((peer, session, reply)) = self.peers.reply(packet, received.from) else {
             self.counters.unexpected.fetch_add(1, Ordering::Relaxed);
             return;
         };
         session
             .sender
             .replied(&reply, received.stamp, taken, clock, &mut self.told);
-        self.tell(peer_id);
-        self.reschedule(peer_id);
+        self.tell(peer);
+        self.peers.reschedule(&peer);
     }
 
     /// Takes the swarm's orders. False once there will be no more.
@@ -413,14 +328,16 @@ impl Worker {
                     tracing::debug!(peer = %agreed.peer, ssid = agreed.ssid, "reflecting");
                     self.reflector.begin(agreed);
                 }
-                Ok(Order::Avoid(peer_id, moment)) => {
+                Ok(Order::Avoid(peer, moment)) => {
                     let now = self.clocks.read().after;
-                    if let Some(peer) = self.peers.get_mut(&peer_id) {
-                        peer.pace.avoid(moment, now);
-                        self.reschedule(peer_id);
-                    }
+                    self.peers.avoid(&peer, moment, now);
                 }
-                Ok(Order::End(peer)) => self.end(&peer),
+                Ok(Order::Forget(peer)) => self.peers.end(&peer),
+                Ok(Order::End(peer)) => {
+                    tracing::debug!(%peer, "no STAMP session any more");
+                    self.peers.end(&peer);
+                    self.reflector.end(&peer);
+                }
                 Err(TryRecvError::Empty) => return true,
                 Err(TryRecvError::Disconnected) => return false,
             }
@@ -428,109 +345,48 @@ impl Worker {
     }
 
     fn begin(&mut self, agreed: Sending) {
-        let peer_id = agreed.peer;
-        let to = SocketAddr::new(agreed.ip, agreed.port);
-        let has_family = self.senders.iter().any(|socket| socket.is_ipv6() == to.is_ipv6());
-        let full = self.peers.len() >= MAX_SESSIONS && !self.peers.contains_key(&peer_id);
-        if full || !has_family {
-            tracing::debug!(peer = %peer_id, %to, full, "no STAMP session with this peer");
+        let peer = agreed.peer;
+        if !self
+            .senders
+            .iter()
+            .any(|socket| socket.is_ipv6() == agreed.ip.is_ipv6())
+        {
+            tracing::debug!(%peer, ip = %agreed.ip, "no STAMP to this family of addresses");
             return;
         }
-        tracing::debug!(peer = %peer_id, %to, ssid = agreed.ssid, "sending");
-        self.routes.insert((to, agreed.ssid), peer_id);
-        let session = Session {
-            agreed,
-            to,
-            sender: Sender::new(self.config.interval, self.config.timeout),
-        };
-        match self.peers.get_mut(&peer_id) {
-            Some(peer) => {
-                let ended = std::mem::replace(&mut peer.current, session);
-                if let Some(mut older) = peer.before.replace(ended) {
-                    older.sender.give_up(&mut self.told);
-                    self.routes.remove(&older.route());
-                }
-                self.tell(peer_id);
-            }
-            None => {
-                let now = self.clocks.read().after;
-                let delay = self.config.interval.min(MAX_FIRST_DELAY).mul_f64(rand::random());
-                let pace = Pace::starting_at(now + delay, self.config.interval);
-                let next = pace.fire;
-                self.agenda.insert((next, peer_id));
-                let peer = Peer {
-                    current: session,
-                    before: None,
-                    pace,
-                    renewed: None,
-                    next,
-                };
-                self.peers.insert(peer_id, peer);
-            }
-        }
-        self.reschedule(peer_id);
-    }
-
-    fn end(&mut self, peer_id: &PeerId) {
-        self.reflector.end(peer_id);
-        let Some(peer) = self.peers.remove(peer_id) else {
-            return;
-        };
-        tracing::debug!(peer = %peer_id, "no STAMP session any more");
-        self.agenda.remove(&(peer.next, *peer_id));
-        for session in [Some(peer.current), peer.before].into_iter().flatten() {
-            self.routes.remove(&session.route());
-        }
+        tracing::debug!(%peer, ip = %agreed.ip, ssid = agreed.ssid, "sending");
+        let now = self.clocks.read().after;
+        self.peers.begin(agreed, now, &mut self.told);
+        self.tell(peer);
     }
 
     /// Does what is due.
     fn work_off_agenda(&mut self, buffer: &mut Buffer) {
         let now = self.clocks.read().after;
-        if self.agenda.first().is_none_or(|(at, _)| *at > now) {
+        if self.peers.next().is_none_or(|next| next > now) {
             return;
         }
         // What has come until now is not too late, however late we look.
         let emptied = (0..self.senders.len()).all(|n| self.take_replies(n, buffer));
-        let due = self.agenda.iter().take_while(|(at, _)| *at <= now);
-        let due: Vec<PeerId> = due.map(|(_, peer)| *peer).collect();
-        for peer in due {
-            self.visit(peer, now, emptied);
-        }
-    }
-
-    /// Gives up what is too late, and sends a probe if one is due.
-    fn visit(&mut self, peer_id: PeerId, now: Moment, emptied: bool) {
-        let Some(peer) = self.peers.get_mut(&peer_id) else {
-            return;
-        };
-        if emptied {
-            peer.current.sender.expire(now, &mut self.told);
-            if let Some(before) = &mut peer.before {
-                before.sender.expire(now, &mut self.told);
-                if before.sender.is_over() {
-                    self.routes.remove(&before.route());
-                    peer.before = None;
-                }
+        for peer in self.peers.due(now) {
+            let Some(due) = self.peers.visit(&peer, now, emptied, &mut self.told) else {
+                continue;
+            };
+            if due.silent {
+                tracing::debug!(%peer, "the STAMP session is silent: agreeing anew");
+                // If there is no room, it is asked for again in a while.
+                let _ = self.stale.try_send(peer);
             }
+            if let Some(due) = due.probe {
+                self.probe(peer, due);
+            }
+            self.tell(peer);
+            self.peers.reschedule(&peer);
         }
-        let silent = peer.current.sender.unanswered() >= SILENCE;
-        if silent && peer.renewed.is_none_or(|then| now >= then + BETWEEN_RENEWALS) {
-            peer.renewed = Some(now);
-            tracing::debug!(peer = %peer_id, "the STAMP session is silent: agreeing anew");
-            // If there is no room, it is asked for again in a while.
-            let _ = self.stale.try_send(peer_id);
-        }
-        if now >= peer.pace.fire {
-            let due = peer.pace.fire;
-            peer.pace.advance(now);
-            self.probe(peer_id, due);
-        }
-        self.tell(peer_id);
-        self.reschedule(peer_id);
     }
 
     fn probe(&mut self, peer_id: PeerId, due: Moment) {
-        let Some(Peer { current: session, .. }) = self.peers.get_mut(&peer_id) else {
+        let Some(session) = self.peers.current(&peer_id) else {
             return;
         };
         let v6 = session.to.is_ipv6();
@@ -590,72 +446,8 @@ impl Worker {
             }
         }
     }
-
-    /// Puts a peer to its place in the agenda.
-    fn reschedule(&mut self, peer_id: PeerId) {
-        let Some(peer) = self.peers.get_mut(&peer_id) else {
-            return;
-        };
-        let expiries = [Some(&peer.current), peer.before.as_ref()];
-        let next = expiries
-            .into_iter()
-            .flatten()
-            .filter_map(|session| session.sender.next_expiry())
-            .fold(peer.pace.fire, Moment::min);
-        if next != peer.next {
-            self.agenda.remove(&(peer.next, peer_id));
-            peer.next = next;
-        }
-        self.agenda.insert((next, peer_id));
-    }
-}
-
-impl Peer {
-    fn session(&mut self, ssid: u16) -> Option<&mut Session> {
-        let sessions = [Some(&mut self.current), self.before.as_mut()];
-        sessions
-            .into_iter()
-            .flatten()
-            .find(|session| session.agreed.ssid == ssid)
-    }
-}
-
-impl Session {
-    fn route(&self) -> (SocketAddr, u16) {
-        (self.to, self.agreed.ssid)
-    }
 }
 
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_pace_keeps_its_grid_and_never_bursts() {
-        let second = Duration::from_secs(1);
-        let mut pace = Pace::starting_at(second * 5, second);
-        for n in 0..1000 {
-            let offset = pace.fire - second * (5 + n);
-            assert!(offset <= second / 10, "probe {n} is {offset:?} off the grid");
-            pace.advance(pace.fire);
-        }
-        pace.advance(second * 9000);
-        assert!(pace.fire >= second * 9001);
-    }
-
-    #[test]
-    fn probes_leave_between_the_pings() {
-        let (second, now) = (Duration::from_secs(1), Duration::from_millis(100_700));
-        let mut pace = Pace::starting_at(now, second);
-        for ping in [1_200, 99_900, 100_699, 100_701, 101_300] {
-            pace.avoid(Duration::from_millis(ping), now);
-            let phase = (pace.fire.as_millis() + 1_000_000 - u128::from(ping)) % 1000;
-            assert!((500..=600).contains(&phase), "{ping}: {phase}");
-            assert!(pace.fire > now && pace.fire <= now + second * 2);
-        }
-    }
 }

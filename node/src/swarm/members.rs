@@ -70,6 +70,9 @@ impl EventLoop {
             for id in old {
                 self.swarm.close_connection(id);
             }
+            if let Some(stamp) = self.swarm.behaviour_mut().stamp.as_mut() {
+                stamp.restarted(&peer);
+            }
         } else {
             tracing::info!(name = said.name, %peer, "member joined");
         }

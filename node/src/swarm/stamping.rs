@@ -52,6 +52,7 @@ impl EventLoop {
                 Order::Send(agreed)
             }
             agreement::Event::Reflecting(agreed) => Order::Reflect(agreed),
+            agreement::Event::Restarted(peer) => Order::Forget(peer),
             agreement::Event::Ended(peer) => {
                 stamping.unphased.remove(&peer);
                 Order::End(peer)

@@ -50,6 +50,8 @@ pub enum Event {
     Sending(Sending),
     /// We reflect. Replaces the session before. Told before the peer hears of it.
     Reflecting(Reflecting),
+    /// Another process has the peer's place: the session in which we sent to the one before has ended.
+    Restarted(PeerId),
     /// The peer has no connection any more: all its sessions end.
     Ended(PeerId),
 }
@@ -112,6 +114,15 @@ impl Behaviour {
             self.offer(peer_id, connection, asked, ask);
         }
         self.ask(peer_id);
+    }
+
+    /// Another process has the peer's place. [`Behaviour::accept`] it again, to agree with that one.
+    pub fn restarted(&mut self, peer_id: &PeerId) {
+        if let Some(peer) = self.peers.get_mut(peer_id) {
+            peer.sending = Asking::Idle;
+            self.actions
+                .push_back(ToSwarm::GenerateEvent(Event::Restarted(*peer_id)));
+        }
     }
 
     /// Agrees anew: the session is dead.
