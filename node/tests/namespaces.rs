@@ -235,3 +235,24 @@ async fn the_kernel_stamps_ipv6_too() {
         assert!(network.rtt.quantile(500).unwrap() > 0);
     }
 }
+
+/// The kernel numbers what it stamps. A send that fails half-way uses up a number or does not: the stamps after it must
+/// still be those of their own packets.
+#[tokio::test]
+async fn sends_that_the_kernel_refuses_leave_the_stamps_of_the_others_in_order() {
+    let Some(link) = Link::new("refused") else {
+        return;
+    };
+    let rule = "-A OUTPUT -p udp --dport 8620 -m statistic --mode nth --every 3 --packet 0 -j DROP";
+    link.iptables(0, rule).unwrap();
+    let a = link.agent(0, "192.0.2.1", "");
+    let _b = link.agent(1, "192.0.2.2", "192.0.2.1:4001");
+    let network = a
+        .network_when("answers to a", |network| network.answered >= 200)
+        .await;
+    assert_eq!(network.clock, StampClock::Kernel);
+    // It is known at once, and nothing is on the way for long.
+    let (forward, expected) = (network.lost_forward, network.answered / 2);
+    assert!(forward + 5 >= expected && forward <= expected + 5, "{network:?}");
+    assert!(network.rtt.count() + 40 >= network.answered, "{network:?}");
+}

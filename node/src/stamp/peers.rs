@@ -166,6 +166,12 @@ impl Peers {
         due.map(|(_, peer)| *peer).collect()
     }
 
+    /// Whether something on the way to a peer may be too late.
+    pub(super) fn expires(&self, peer_id: &PeerId, now: Moment) -> bool {
+        let expiry = self.peers.get(peer_id).and_then(Peer::next_expiry);
+        expiry.is_some_and(|expiry| expiry <= now)
+    }
+
     /// What there is to do for a peer. With `expire`, probes that are too late are given up: all sockets must be empty then.
     pub(super) fn visit(
         &mut self,
@@ -202,17 +208,19 @@ impl Peers {
         let Some(peer) = self.peers.get_mut(peer_id) else {
             return;
         };
-        let sessions = [Some(&peer.current), peer.before.as_ref()];
-        let next = sessions
-            .into_iter()
-            .flatten()
-            .filter_map(|session| session.sender.next_expiry())
-            .fold(peer.pace.fire, Moment::min);
+        let next = peer.next_expiry().into_iter().fold(peer.pace.fire, Moment::min);
         if next != peer.next {
             self.agenda.remove(&(peer.next, *peer_id));
             peer.next = next;
         }
         self.agenda.insert((next, *peer_id));
+    }
+}
+
+impl Peer {
+    fn next_expiry(&self) -> Option<Moment> {
+        let sessions = [Some(&self.current), self.before.as_ref()].into_iter().flatten();
+        sessions.filter_map(|session| session.sender.next_expiry()).min()
     }
 }
 

@@ -178,6 +178,7 @@ impl Worker {
             let flags = happened.next().unwrap_or(PollFlags::empty());
             if flags.contains(PollFlags::POLLERR) {
                 self.take_reply_stamps(n);
+                self.reflectors.get_mut(n).map(Socket::discard_strays);
             }
             if flags.contains(PollFlags::POLLIN) {
                 self.reflect(n, buffer);
@@ -187,6 +188,7 @@ impl Worker {
             let flags = happened.next().unwrap_or(PollFlags::empty());
             if flags.contains(PollFlags::POLLERR) {
                 self.take_request_stamps(n);
+                self.senders.get_mut(n).map(Socket::discard_strays);
             }
             if flags.contains(PollFlags::POLLIN) {
                 self.take_replies(n, buffer);
@@ -273,7 +275,6 @@ impl Worker {
             let t3 = (stamp, StampClock::Kernel);
             self.reflector.left(mark, t3, &self.clocks.read());
         }
-        socket.discard_strays();
     }
 
     fn take_request_stamps(&mut self, n: usize) {
@@ -285,7 +286,6 @@ impl Worker {
                 session.sender.stamped(seq, t1);
             }
         }
-        socket.discard_strays();
     }
 
     /// Takes the replies that have come to one of the senders' sockets. False if some may be left.
@@ -366,10 +366,12 @@ impl Worker {
         if self.peers.next().is_none_or(|next| next > now) {
             return;
         }
+        let due = self.peers.due(now);
         // What has come until now is not too late, however late we look.
-        let emptied = (0..self.senders.len()).all(|n| self.take_replies(n, buffer));
-        for peer in self.peers.due(now) {
-            let Some(due) = self.peers.visit(&peer, now, emptied, &mut self.told) else {
+        let expire = due.iter().any(|peer| self.peers.expires(peer, now))
+            && (0..self.senders.len()).all(|n| self.take_replies(n, buffer));
+        for peer in due {
+            let Some(due) = self.peers.visit(&peer, now, expire, &mut self.told) else {
                 continue;
             };
             if due.silent {
