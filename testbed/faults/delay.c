@@ -76,9 +76,9 @@ static int hold(struct nfq_q_handle *queue, struct nfgenmsg *message, struct nfq
 static void release(struct nfq_q_handle *queue, const struct held *held)
 {
     char from[INET_ADDRSTRLEN], to[INET_ADDRSTRLEN];
-    nfq_set_verdict(queue, held->id, NF_ACCEPT, 0, NULL);
-    /* The packet goes its way within the call above. */
+    /* Within the call the packet goes all its way, to the program that waits for it. */
     int64_t released = wall_clock();
+    nfq_set_verdict(queue, held->id, NF_ACCEPT, 0, NULL);
     if (!record || held->header.version != 4 || lines++ >= MAX_LINES)
         return;
     inet_ntop(AF_INET, &held->header.saddr, from, sizeof from);

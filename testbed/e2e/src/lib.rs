@@ -9,6 +9,7 @@
 //! | [`history`] | every status that a network had |
 //! | [`operator`] | the operator's installation: Helm, its pod, its log |
 //! | [`faults`] | partitions, lost packets, power cuts, stopped components; each ends when its value is dropped |
+//! | [`busy`] | pods that keep the machine busy |
 //! | [`processes`] | the agents' processes on this machine: to stop one, or to look at it |
 //! | [`round_trip`] | raw TCP round trips between two pods, as a yardstick |
 //! | [`truth`] | packet captures, exact percentiles, what the delaying program did: for the truth bench |
@@ -18,6 +19,7 @@
 
 use std::io::Write;
 
+pub mod busy;
 pub mod command;
 pub mod faults;
 pub mod history;

@@ -90,12 +90,13 @@ impl Lab {
             eventually(format!("agent {} to measure", agent.name), async || {
                 let report = agent.report().await?;
                 let row = report.peers.iter().find(|row| row.name == peer);
-                let stamped = further.contains(&("PEERNET_STAMP", "false"));
-                let measured = row.is_some_and(|row| {
-                    row.answered > 0
-                        && (stamped || row.network.as_ref().is_some_and(|found| found.answered > 0))
-                });
-                ensure(measured, || format!("{:?}", report.peers))
+                let pinged = row.map_or(0, |row| row.answered);
+                let stamped = row.and_then(|row| Some(row.network.as_ref()?.answered));
+                let wanted = !further.contains(&("PEERNET_STAMP", "false"));
+                ensure(
+                    pinged > 0 && (stamped.is_some_and(|number| number > 0) || !wanted),
+                    || format!("{pinged} pings answered, {stamped:?} of STAMP's probes"),
+                )
             })
             .await?;
         }
@@ -147,7 +148,9 @@ impl Lab {
             .envs(further.iter().copied())
             .stdout(output.try_clone()?)
             .stderr(output);
+        let http_port = further.iter().find(|(name, _)| *name == "PEERNET_HTTP_PORT");
         Ok(Agent {
+            http_port: http_port.map_or(Ok(HTTP_PORT), |(_, port)| port.parse())?,
             name: name.to_owned(),
             place: place.clone(),
             log,
@@ -191,6 +194,7 @@ async fn ip(arguments: &[&str]) -> Outcome {
 pub(crate) struct Agent {
     pub(crate) name: String,
     pub(crate) place: Place,
+    http_port: u16,
     log: PathBuf,
     program: Child,
 }
@@ -205,7 +209,7 @@ impl Agent {
 
     pub(crate) async fn report(&self) -> Outcome<Report> {
         let (address, path) = (
-            format!("{}:{HTTP_PORT}", self.place.ip),
+            format!("{}:{}", self.place.ip, self.http_port),
             format!("{PATH}?nonce={NONCE}"),
         );
         let program = programs::yardstick()?;

@@ -27,6 +27,7 @@ const WHILE: Duration = Duration::from_secs(20);
 const DELAYED: Duration = Duration::from_secs(6);
 /// The fastest pace, for few losses among many probes.
 const LOSS_PACE: Duration = Duration::from_millis(10);
+const LOSS_TIMEOUT: &str = "1s";
 /// A held packet comes to the router so soon after it left, unless the machine is in trouble.
 const TO_THE_ROUTER: i64 = 400_000;
 
@@ -42,7 +43,6 @@ pub(crate) async fn run(selection: &Selection) -> Outcome<Vec<Table>> {
             let agents = lab.agents(PACE, &[]).await?;
             let busy = Busy::loops(&lab.router, loops)?;
             let found = observe(&lab, &agents, WHILE).await?;
-            drop(busy);
             let situation = if loops == 0 {
                 "quiet".to_owned()
             } else {
@@ -50,6 +50,16 @@ pub(crate) async fn run(selection: &Selection) -> Outcome<Vec<Table>> {
             };
             network.row(network_row(&situation, &found));
             samples.row(sample_row(&situation, &found));
+            if loops == 0 {
+                // What a capture does with a leaving packet lies between its stamp and the packet's departure.
+                let file = |end: &str| lab.folder.join(format!("second-{end}.pcap"));
+                let second = (lab.a.capture(file("a")).await?, lab.b.capture(file("b")).await?);
+                let found = observe(&lab, &agents, WHILE).await?;
+                network.row(network_row("quiet, captured twice", &found));
+                second.0.end().await?;
+                second.1.end().await?;
+            }
+            drop(busy);
         }
     }
     tables.extend([network, samples]);
@@ -108,12 +118,10 @@ async fn delays(lab: &Lab) -> Outcome<Table> {
          max(2 %, 20 us) of the delay held.",
         &["delay", "probes", "held", "recovered", "difference", "goal"],
     );
-    let baseline = {
-        let agents = lab.agents(PACE, &[]).await?;
-        let found = observe(&lab, &agents, DELAYED).await?;
-        let network: Samples = found.traces.iter().map(|(_, trace)| trace.network_ns).collect();
-        network.percentile(50.0).ok_or("no samples without delay")?
-    };
+    let agents = lab.agents(PACE, &[]).await?;
+    let found = observe(lab, &agents, DELAYED).await?;
+    let network: Samples = found.traces.iter().map(|(_, trace)| trace.network_ns).collect();
+    let baseline = network.percentile(50.0).ok_or("no samples without delay")?;
     for millis in [1, 5, 25] {
         for jitter in [0, millis] {
             for both in [false, true] {
@@ -123,8 +131,7 @@ async fn delays(lab: &Lab) -> Outcome<Table> {
                 } else {
                     None
                 };
-                let agents = lab.agents(PACE, &[]).await?;
-                let found = observe(&lab, &agents, DELAYED).await?;
+                let found = observe(lab, &agents, DELAYED).await?;
                 let mut log = held::read(&there.held()?)?;
                 if let Some(back) = &back {
                     log.extend(held::read(&back.held()?)?);
@@ -205,19 +212,18 @@ async fn losses(lab: &Lab) -> Outcome<Table> {
             "goal",
         ],
     );
-    for (percent, seconds) in [(0.1, 45), (1.0, 20), (5.0, 12), (30.0, 12)] {
+    let [a, b] = &lab
+        .agents(LOSS_PACE, &[("PEERNET_PROBE_TIMEOUT", LOSS_TIMEOUT)])
+        .await?;
+    for (percent, seconds) in [(0.1, 45), (1.0, 20), (5.0, 10), (30.0, 10)] {
         for (from, to) in [(&lab.a, &lab.b), (&lab.b, &lab.a)] {
-            let agents = lab
-                .agents(LOSS_PACE, &[("PEERNET_PROBE_TIMEOUT", "200ms")])
-                .await?;
-            let [a, b] = &agents;
             let before = [a.report().await?, b.report().await?];
             bare::lose(lab, from, to, percent).await?;
             sleep(Duration::from_secs(seconds)).await;
             let (all, dropped) = bare::lost(lab).await?;
             bare::clear(lab).await?;
             // What is lost is known after the timeout, and its direction with the next answer.
-            sleep(Duration::from_secs(1)).await;
+            sleep(Duration::from_secs(2)).await;
             let after = [a.report().await?, b.report().await?];
             let (mut of_a, mut of_b) = (Numbers::default(), Numbers::default());
             let ([before_a, before_b], [after_a, after_b]) = (&before, &after);

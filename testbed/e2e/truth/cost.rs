@@ -137,15 +137,18 @@ async fn memory(lab: &Lab) -> Outcome<Table> {
     );
     lab.a.output("sh", &["-c", "ip link set lo up"]).await?;
     for peers in PEERS {
-        let further = [
-            ("RUST_LOG", "warn"),
-            ("PEERNET_PROBE_WINDOW", "5m"),
-            ("PEERNET_PEERS_PER_NODE", "500"),
-        ];
         let at = |number: usize| Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 1, 0, 1)) + number as u32);
         let agent = |number: usize, seeds: &[Ipv4Addr]| {
             let mut place = lab.a.clone();
             place.ip = at(number);
+            // HTTP is served on all addresses.
+            let http_port = (8_080 + number).to_string();
+            let further = [
+                ("RUST_LOG", "warn"),
+                ("PEERNET_HTTP_PORT", http_port.as_str()),
+                ("PEERNET_PROBE_WINDOW", "5m"),
+                ("PEERNET_PEERS_PER_NODE", "500"),
+            ];
             lab.agent(&place, &format!("star-{number}"), seeds, SLOW, &further)
         };
         let hub = agent(0, &[])?;

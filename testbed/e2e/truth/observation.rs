@@ -98,7 +98,8 @@ pub(crate) fn network_table(title: &str) -> Table {
         title,
         "p50 / p99. *Capture* is the network's round trip by tcpdump at both ends, *network* what the agents report for the same \
          time; goal: each within max(10 %, 15 us) of the capture. *Cold* and *warm* are the libp2p pings, *hosts* what STAMP's \
-         probes spent in both hosts. *Peer late* is how long a probe stayed at the other end, by the capture and by the report.",
+         probes spent in both hosts. *Peer late* is how long a probe stayed at the other end, by the capture and by the report. A capture \
+         reads a little long: it stamps a leaving packet, then copies it, then lets it go.",
         &[
             "situation",
             "samples",

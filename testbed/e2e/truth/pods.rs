@@ -2,14 +2,10 @@
 
 use std::{fs, path::PathBuf, time::Duration};
 
-use k8s_openapi::api::core::v1::Pod;
-use kube::{
-    Api,
-    api::{DeleteParams, PostParams},
-};
 use peernet_api::report::{P2P_PORT, Report};
 use peernet_e2e::{
     Outcome,
+    busy::BusyPods,
     faults::{self, Fault},
     network::Network,
     processes,
@@ -65,7 +61,7 @@ pub(crate) async fn run(scenario: &Scenario, selection: &Selection) -> Outcome<V
         beside.push(("quiet", found, tools));
     }
     if selection.has("busy") {
-        let busy = Busy::pods(scenario, &image).await?;
+        let busy = BusyPods::start(scenario, &image, BUSY_PODS).await?;
         let (found, tools) =
             tokio::try_join!(pair.observe(WHILE), side_by_side::measure(&pair.places, WHILE))?;
         busy.end().await?;
@@ -273,60 +269,6 @@ impl Pair {
             ));
         }
         Ok(table)
-    }
-}
-
-/// Neighbours that keep the machine's CPUs busy.
-struct Busy {
-    pods: Api<Pod>,
-}
-
-impl Busy {
-    async fn pods(scenario: &Scenario, image: &str) -> Outcome<Self> {
-        let busy = Self { pods: scenario.api() };
-        for number in 0..BUSY_PODS {
-            let pod = serde_json::from_value(json!({
-                "metadata": {"name": format!("busy-{number}")},
-                "spec": {
-                    "terminationGracePeriodSeconds": 0,
-                    "securityContext": {"runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
-                    "containers": [{
-                        "name": "busy", "image": image, "imagePullPolicy": "IfNotPresent", "command": ["/bin/yardstick", "burn", "3600"],
-                        "resources": {"requests": {"cpu": "400m"}},
-                        "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
-                    }],
-                },
-            }))?;
-            busy.pods.create(&PostParams::default(), &pod).await?;
-        }
-        for number in 0..BUSY_PODS {
-            let name = format!("busy-{number}");
-            eventually(format!("pod {name} to run"), async || {
-                let phase = busy.pods.get(&name).await?.status.and_then(|status| status.phase);
-                ensure(phase.as_deref() == Some("Running"), || format!("{phase:?}"))
-            })
-            .await?;
-        }
-        Ok(busy)
-    }
-
-    async fn end(self) -> Outcome {
-        for number in 0..BUSY_PODS {
-            self.pods
-                .delete(
-                    &format!("busy-{number}"),
-                    &DeleteParams::default().grace_period(0),
-                )
-                .await?;
-        }
-        eventually("the busy pods to go", async || {
-            for number in 0..BUSY_PODS {
-                let found = self.pods.get_opt(&format!("busy-{number}")).await?;
-                ensure(found.is_none(), || format!("busy-{number} is still there"))?;
-            }
-            Ok(())
-        })
-        .await
     }
 }
 

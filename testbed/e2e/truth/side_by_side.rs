@@ -21,7 +21,6 @@ const PACE: Duration = Duration::from_millis(50);
 /// What `yardstick` prints of its round trips.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub(crate) struct Raw {
-    pub(crate) rounds: u64,
     #[serde(default)]
     pub(crate) p50_ns: Option<i64>,
     #[serde(default)]

@@ -4,7 +4,7 @@
 //! | ordinal | to a request for its report it |
 //! |---|---|
 //! | 0 | sends what is no report |
-//! | 1 | sends two MiB |
+//! | 1 | sends three MiB |
 //! | 2 | never answers |
 //! | 3 | sends an HTTP error |
 //! | 4 | sends the report of a true agent of the network `honest`, of the same namespace, asked with the same nonce |
@@ -20,7 +20,7 @@ use std::time::Duration;
 
 const PORT: u16 = 8080;
 const HONEST: &str = "honest-0.honest:8080";
-const OVERSIZED: usize = 2 << 20;
+const OVERSIZED: usize = 3 << 20;
 /// A peer that is silent for longer is gone.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// Longer than any reader waits, and bounded.

@@ -12,6 +12,7 @@ mod discovery;
 mod examples;
 mod identity;
 mod numbers;
+mod reflector;
 mod repair;
 mod workload;
 
