@@ -14,7 +14,7 @@ help:
 	@echo 'make generate   write the CustomResourceDefinition anew from the types'
 	@echo
 	@echo 'With KUBECONFIG set, demo, test and e2e use that cluster, and the images that PEERNET_OPERATOR_IMAGE and'
-	@echo 'PEERNET_NODE_IMAGE name; tests that cut power or links are skipped.'
+	@echo 'PEERNET_NODE_IMAGE name; tests that break the cluster or reach into it are skipped.'
 
 demo:
 	@testbed/demo
