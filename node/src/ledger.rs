@@ -15,7 +15,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use libp2p::PeerId;
 use peernet_api::{
     histogram::Histogram,
-    report::{HOST_LATE_NANOS, HostReport, MAX_PEERS, PeerReport, StampClock},
+    report::{HostReport, MAX_PEERS, PeerReport, StampClock},
 };
 
 pub use self::totals::{StampTotals, TimeBuckets, Totals};
@@ -23,6 +23,7 @@ use self::{ring::Ring, row::Row};
 use crate::{
     host::{Usage, tcp::Sockets},
     membership::{Announced, Instance},
+    pace::is_late,
     ping::News,
     telemetry::{StampNews, StampSample},
 };
@@ -236,10 +237,9 @@ impl Ledger {
 
 /// Whether a host was late for this sample.
 fn is_host_limited(sample: &StampSample) -> bool {
-    let late = Duration::from_nanos(HOST_LATE_NANOS);
     [sample.own_host, sample.peer_host, sample.lateness]
-        .iter()
-        .any(|time| *time > late)
+        .into_iter()
+        .any(is_late)
 }
 
 fn nanos(duration: Duration) -> u64 {

@@ -42,6 +42,7 @@ pub mod http;
 pub mod ledger;
 pub mod membership;
 pub mod metrics;
+mod pace;
 pub mod ping;
 pub mod reporting;
 pub mod stamp;

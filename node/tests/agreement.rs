@@ -8,6 +8,8 @@
     reason = "a test that can't go on fails"
 )]
 
+mod support;
+
 use std::{
     net::IpAddr,
     time::{Duration, Instant},
@@ -16,35 +18,21 @@ use std::{
 use futures::StreamExt;
 use libp2p::{
     Multiaddr, PeerId, Swarm, identify,
-    identity::Keypair,
     swarm::{
-        ConnectionId, NetworkBehaviour, SwarmEvent,
+        ConnectionId, SwarmEvent,
         dial_opts::{DialOpts, PeerCondition},
     },
 };
-use peernet_node::{
-    stamp::{
-        agreement::{Behaviour, Config, Event, Reflecting, Sending},
-        clock::Wall,
-        wire::{self, Request},
-    },
-    transport,
+use peernet_node::stamp::{
+    agreement::{Behaviour, Config, Event, Reflecting, Sending},
+    clock::Wall,
+    wire::{self, Request},
 };
 use tokio::time::{interval, timeout};
 
-const DEADLINE: Duration = Duration::from_secs(60);
+use crate::support::swarms::{listen, swarm};
 
-fn swarm<B: NetworkBehaviour>(behaviour: impl FnOnce(&Keypair) -> B) -> Swarm<B> {
-    let key = Keypair::generate_ed25519();
-    let config =
-        libp2p::swarm::Config::with_tokio_executor().with_idle_connection_timeout(Duration::from_secs(3600));
-    Swarm::new(
-        transport::build(&key).unwrap(),
-        behaviour(&key),
-        key.public().to_peer_id(),
-        config,
-    )
-}
+const DEADLINE: Duration = Duration::from_secs(60);
 
 fn ours(port: u16, address: Option<IpAddr>) -> Swarm<Behaviour> {
     swarm(|key| {
@@ -55,15 +43,6 @@ fn ours(port: u16, address: Option<IpAddr>) -> Swarm<Behaviour> {
             port,
         })
     })
-}
-
-async fn listen<B: NetworkBehaviour>(swarm: &mut Swarm<B>) -> Multiaddr {
-    swarm.listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap()).unwrap();
-    loop {
-        if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
-            return address;
-        }
-    }
 }
 
 /// Two of ours. What happens to both comes one after the other.

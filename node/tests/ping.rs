@@ -19,19 +19,18 @@ use std::{
 use futures::StreamExt;
 use libp2p::{
     Multiaddr, PeerId, StreamProtocol, Swarm, identify,
-    identity::Keypair,
     swarm::{
         ConnectionId, NetworkBehaviour, SwarmEvent,
         dial_opts::{DialOpts, PeerCondition},
     },
 };
-use peernet_node::{
-    ping::{self, Failure, News},
-    transport,
-};
+use peernet_node::ping::{self, Failure, News};
 use tokio::time::timeout;
 
-use crate::support::echo::{Echo, Manner};
+use crate::support::{
+    echo::{Echo, Manner},
+    swarms::{listen, swarm},
+};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 const PACE: Duration = Duration::from_millis(20);
@@ -48,29 +47,12 @@ fn stock(interval: Duration) -> libp2p::ping::Behaviour {
     libp2p::ping::Behaviour::new(libp2p::ping::Config::new().with_interval(interval))
 }
 
-fn swarm<B: NetworkBehaviour>(behaviour: impl FnOnce(&Keypair) -> B) -> Swarm<B> {
-    let key = Keypair::generate_ed25519();
-    let config =
-        libp2p::swarm::Config::with_tokio_executor().with_idle_connection_timeout(Duration::from_secs(3600));
-    Swarm::new(
-        transport::build(&key).unwrap(),
-        behaviour(&key),
-        key.public().to_peer_id(),
-        config,
-    )
-}
-
 /// Runs a swarm that listens, for as long as the test takes.
 async fn listening<B: NetworkBehaviour + Send>(mut swarm: Swarm<B>) -> (PeerId, Multiaddr)
 where
     B::ToSwarm: std::fmt::Debug,
 {
-    swarm.listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap()).unwrap();
-    let address = loop {
-        if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
-            break address;
-        }
-    };
+    let address = listen(&mut swarm).await;
     let peer = *swarm.local_peer_id();
     tokio::spawn(async move {
         loop {
@@ -147,12 +129,7 @@ async fn outcomes(swarm: &mut Swarm<ping::Behaviour>, count: usize) -> Vec<Resul
 async fn we_measure_stock_libp2p_and_it_measures_us_at_the_same_time() {
     timeout(DEADLINE, async {
         let mut stock = swarm(|_| stock(PACE));
-        stock.listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap()).unwrap();
-        let address = loop {
-            if let SwarmEvent::NewListenAddr { address, .. } = stock.select_next_some().await {
-                break address;
-            }
-        };
+        let address = listen(&mut stock).await;
         let peer = *stock.local_peer_id();
         let (done, stock_is_done) = tokio::sync::oneshot::channel();
         tokio::spawn(async move {

@@ -31,7 +31,7 @@ use peernet_node::{
 };
 use tokio::sync::mpsc;
 
-use crate::support::{DEADLINE, config, eventually, metric, row_when};
+use crate::support::{DEADLINE, config, eventually, metric_reaches, row_when};
 
 const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -66,15 +66,7 @@ async fn two_agents_learn_the_network_s_own_time_in_both_directions_from_the_ker
         assert_eq!(network.hosts.count(), network.rtt.count());
         assert_eq!(network.peer_host.count(), network.rtt.count());
     }
-    eventually("answers in the metrics", || async {
-        let answered = metric(&first, "peernet_stamp_requests_total{result=\"answered\"}").await;
-        if answered >= 5.0 {
-            Ok(())
-        } else {
-            Err(answered.to_string())
-        }
-    })
-    .await;
+    metric_reaches(&first, "peernet_stamp_requests_total{result=\"answered\"}", 5.0).await;
 }
 
 #[tokio::test]

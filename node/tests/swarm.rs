@@ -18,7 +18,7 @@ use peernet_node::{
 };
 
 use crate::support::{
-    DEADLINE, Forwarder, config, eventually, meshed, metric, report, row, row_when, secret,
+    DEADLINE, Forwarder, config, eventually, meshed, metric, metric_reaches, report, row, row_when, secret,
 };
 
 #[tokio::test]
@@ -187,15 +187,8 @@ async fn a_peer_that_stops_answering_is_loss_then_gone_then_found_again() {
 
     // While nobody is there, nothing is probed and nothing is lost.
     let before = metric(&b, "peernet_probes_total{result=\"timeout\"}").await;
-    eventually("the link is dialed again and again", || async {
-        let failed = metric(&b, "peernet_dials_total{result=\"failed\"}").await;
-        if failed >= 1.0 {
-            Ok(())
-        } else {
-            Err(failed.to_string())
-        }
-    })
-    .await;
+    // The link is dialed again and again.
+    metric_reaches(&b, "peernet_dials_total{result=\"failed\"}", 1.0).await;
     assert_eq!(
         metric(&b, "peernet_probes_total{result=\"timeout\"}").await,
         before

@@ -19,10 +19,10 @@ use tokio::time::Sleep;
 
 use super::{
     Config, Failure, News, Outcome, PROTOCOL,
-    pace::{Pace, is_late},
     prober::{Ended, Ping, Prober},
     responder::Responder,
 };
+use crate::pace::{Pace, is_late};
 
 /// The specification lets a peer open one stream and asks us to accept two, since an old one may linger.
 const MAX_RESPONDERS: usize = 2;
@@ -36,7 +36,7 @@ pub struct Handler {
     config: Config,
     responders: VecDeque<Responder<Stream>>,
     outbound: Outbound,
-    pace: Option<Pace>,
+    pace: Option<Pace<Instant>>,
     /// A probe is due and waits for its stream.
     waiting: Option<Waiting>,
     burst: Option<Burst>,
@@ -128,18 +128,11 @@ impl Handler {
             // An answer that came too late is no latency. If it was read too late, nobody knows when it came.
             let unheard = ended.host_limited || is_late(rtt.saturating_sub(timeout));
             let host_limited = ended.host_limited || unheard;
-            let failure = if unheard {
-                Failure::Unheard
-            } else {
-                Failure::Timeout
+            let ended = Ended {
+                host_limited,
+                ..ended
             };
-            self.on_failure(
-                Ended {
-                    host_limited,
-                    ..ended
-                },
-                failure,
-            );
+            self.on_failure(ended, Failure::Timeout.unless_unheard(unheard));
             return;
         }
         let Ping { burst: number, first } = ended.ping;
@@ -180,7 +173,7 @@ impl Handler {
     fn drop_stream(&mut self, failure: Failure) {
         if let Outbound::Open(mut prober) = std::mem::replace(&mut self.outbound, Outbound::None) {
             for (ended, unheard) in prober.abandon(Instant::now()) {
-                self.on_failure(ended, if unheard { Failure::Unheard } else { failure });
+                self.on_failure(ended, failure.unless_unheard(unheard));
             }
         }
         self.end_burst();
@@ -234,14 +227,7 @@ impl Handler {
             return;
         };
         for (ended, unheard) in prober.give_up(Instant::now()) {
-            self.on_failure(
-                ended,
-                if unheard {
-                    Failure::Unheard
-                } else {
-                    Failure::Timeout
-                },
-            );
+            self.on_failure(ended, Failure::Timeout.unless_unheard(unheard));
         }
     }
 

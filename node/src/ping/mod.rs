@@ -18,7 +18,6 @@
 
 mod behaviour;
 mod handler;
-mod pace;
 mod prober;
 mod responder;
 
@@ -91,4 +90,11 @@ pub enum Failure {
     /// This process did not run when the probe's time was up: an answer may have come in time, and nobody read it.
     #[error("unheard")]
     Unheard,
+}
+
+impl Failure {
+    /// This failure, or [`Failure::Unheard`] if nobody listened.
+    fn unless_unheard(self, unheard: bool) -> Self {
+        if unheard { Self::Unheard } else { self }
+    }
 }

@@ -10,7 +10,8 @@ use std::{
 
 use futures::{AsyncRead, AsyncWrite};
 
-use super::{SIZE, pace::is_late};
+use super::SIZE;
+use crate::pace::is_late;
 
 /// Most pings that may be on the way on one stream, those given up included. More than a timeout of 60 s at the
 /// fastest pace that the agent accepts needs only if the peer has stopped answering, and then three are enough to tell.

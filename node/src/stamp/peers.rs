@@ -15,14 +15,12 @@ use super::{
     sender::{Sender, Told},
     wire::{self, Reply},
 };
-use crate::ledger::Moment;
+use crate::{ledger::Moment, pace::Pace};
 
 /// Probes without an answer, after which a session is agreed anew: the peer may have forgotten it.
 const SILENCE: u32 = 10;
 /// The pause between two such attempts.
 const BETWEEN_RENEWALS: Duration = Duration::from_secs(10);
-/// A new session's first probe waits at most this long, so that many peers met at once are not probed at once.
-const MAX_FIRST_DELAY: Duration = Duration::from_millis(250);
 
 /// All peers with a session.
 #[derive(Debug)]
@@ -41,7 +39,7 @@ struct Peer {
     current: Session,
     /// The session before, as long as its probes are on the way.
     before: Option<Session>,
-    pace: Pace,
+    pace: Pace<Moment>,
     /// When a silent session was reported last.
     renewed: Option<Moment>,
     /// Where the peer stands in the agenda.
@@ -97,9 +95,8 @@ impl Peers {
                 }
             }
             None => {
-                let delay = self.interval.min(MAX_FIRST_DELAY).mul_f64(rand::random());
-                let pace = Pace::starting_at(now + delay, self.interval);
-                let next = pace.fire;
+                let pace = Pace::new(now, self.interval);
+                let next = pace.fire();
                 let peer = Peer {
                     current: session,
                     before: None,
@@ -196,10 +193,7 @@ impl Peers {
         if silent {
             peer.renewed = Some(now);
         }
-        let probe = (now >= peer.pace.fire).then_some(peer.pace.fire);
-        if probe.is_some() {
-            peer.pace.advance(now);
-        }
+        let probe = peer.pace.due(now).map(|lateness| now - lateness);
         Some(Due { probe, silent })
     }
 
@@ -208,7 +202,7 @@ impl Peers {
         let Some(peer) = self.peers.get_mut(peer_id) else {
             return;
         };
-        let next = peer.next_expiry().into_iter().fold(peer.pace.fire, Moment::min);
+        let next = peer.next_expiry().into_iter().fold(peer.pace.fire(), Moment::min);
         if next != peer.next {
             self.agenda.remove(&(peer.next, *peer_id));
             peer.next = next;
@@ -227,47 +221,6 @@ impl Peer {
 impl Session {
     fn route(&self) -> (SocketAddr, u16) {
         (self.to, self.agreed.ssid)
-    }
-}
-
-/// When probes are due: on a grid of the interval, each one up to a tenth of it late at random, as the pings are.
-#[derive(Debug)]
-struct Pace {
-    interval: Duration,
-    grid: Moment,
-    fire: Moment,
-}
-
-impl Pace {
-    fn starting_at(grid: Moment, interval: Duration) -> Self {
-        Self {
-            interval,
-            grid,
-            fire: grid + interval.mul_f64(rand::random::<f64>() / 10.0),
-        }
-    }
-
-    /// Sets the next one: a thread that was stopped does not catch up in a burst.
-    fn advance(&mut self, now: Moment) {
-        self.grid += self.interval;
-        if self.grid <= now {
-            self.grid = now + self.interval;
-        }
-        self.fire = self.grid + self.interval.mul_f64(rand::random::<f64>() / 10.0);
-    }
-
-    /// Half an interval away from another thing at the same pace.
-    fn avoid(&mut self, other: Moment, now: Moment) {
-        let behind = now.saturating_sub(other).as_nanos();
-        let intervals = behind / self.interval.as_nanos().max(1);
-        let passed = self
-            .interval
-            .saturating_mul(u32::try_from(intervals).unwrap_or(u32::MAX));
-        let mut grid = other + passed + self.interval / 2;
-        if grid <= now {
-            grid += self.interval;
-        }
-        *self = Self::starting_at(grid, self.interval);
     }
 }
 
@@ -376,30 +329,5 @@ mod tests {
             peers.begin(agreed(PeerId::random(), 1), SECOND, &mut Vec::new());
         }
         assert_eq!(peers.peers.len(), MAX_SESSIONS);
-    }
-
-    #[test]
-    fn the_pace_keeps_its_grid_and_never_bursts() {
-        let second = Duration::from_secs(1);
-        let mut pace = Pace::starting_at(second * 5, second);
-        for n in 0..1000 {
-            let offset = pace.fire - second * (5 + n);
-            assert!(offset <= second / 10, "probe {n} is {offset:?} off the grid");
-            pace.advance(pace.fire);
-        }
-        pace.advance(second * 9000);
-        assert!(pace.fire >= second * 9001);
-    }
-
-    #[test]
-    fn probes_leave_between_the_pings() {
-        let (second, now) = (Duration::from_secs(1), Duration::from_millis(100_700));
-        let mut pace = Pace::starting_at(now, second);
-        for ping in [1_200, 99_900, 100_699, 100_701, 101_300] {
-            pace.avoid(Duration::from_millis(ping), now);
-            let phase = (pace.fire.as_millis() + 1_000_000 - u128::from(ping)) % 1000;
-            assert!((500..=600).contains(&phase), "{ping}: {phase}");
-            assert!(pace.fire > now && pace.fire <= now + second * 2);
-        }
     }
 }

@@ -5,6 +5,7 @@
 
 pub(crate) mod echo;
 pub(crate) mod netns;
+pub(crate) mod swarms;
 
 use std::{future::Future, net::SocketAddr, time::Duration};
 
@@ -177,6 +178,19 @@ pub(crate) async fn metric(agent: &Agent, name: &str) -> f64 {
         .unwrap_or_else(|| panic!("no {name} in\n{text}"))
         .parse()
         .unwrap()
+}
+
+/// Waits until a metric is at least that.
+pub(crate) async fn metric_reaches(agent: &Agent, name: &str, least: f64) {
+    eventually(name, || async {
+        let value = metric(agent, name).await;
+        if value >= least {
+            Ok(())
+        } else {
+            Err(value.to_string())
+        }
+    })
+    .await;
 }
 
 /// Forwards TCP connections, until it is told to swallow everything that is sent through it.

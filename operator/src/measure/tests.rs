@@ -30,8 +30,8 @@ fn members(count: i32) -> Roster {
     )
 }
 
-/// A network of members whose pods are in these zones.
-fn in_zones(zones: &[&str]) -> Roster {
+/// A network of members whose pods are in these zones: "" stands for none.
+pub(crate) fn in_zones(zones: &[&str]) -> Roster {
     let pods: Vec<_> = zones
         .iter()
         .enumerate()

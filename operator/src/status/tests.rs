@@ -6,7 +6,7 @@ use peernet_api::{
 use super::{columns::display_loss, *};
 use crate::{
     decide::Stall,
-    measure::Measurements,
+    measure::{Measurements, tests::in_zones},
     observe::ObservedPod,
     reports::tests::{answer, report},
     roster::{Roster, roster},
@@ -36,20 +36,7 @@ struct Scene {
 
 impl Scene {
     fn well() -> Self {
-        let pods: Vec<_> = (0..3)
-            .map(|at| ObservedPod {
-                name: format!("mesh-{at}"),
-                kind: Some(Workload::StatefulSet),
-                node_name: Some(format!("n{at}")),
-                zone: None,
-                ip: None,
-                ready: true,
-                terminating: false,
-                problem: None,
-            })
-            .collect();
-        let secret = NetworkSecret::new(&[5; 32]).unwrap();
-        let roster = roster("mesh", Workload::StatefulSet, 3, Some(&secret), &pods);
+        let roster = in_zones(&[""; 3]);
         Self {
             pulled: roster
                 .members

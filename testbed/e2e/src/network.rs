@@ -11,7 +11,7 @@ use kube::{
 };
 use peernet_api::{
     envelope,
-    report::{HTTP_PORT, PATH, Report},
+    report::{HTTP_PORT, PATH, PeerReport, Report},
     v1alpha1::{PeerNetwork, PeerNetworkStatus, conditions::READY, conditions::STALLED},
 };
 use serde_json::{Value, json};
@@ -190,6 +190,28 @@ impl Network {
             .collect())
     }
 
+    /// The addresses of these pods.
+    ///
+    /// # Errors
+    /// If one of them is not there or has none yet.
+    pub async fn addresses<const N: usize>(&self, pods: [&str; N]) -> Outcome<[String; N]> {
+        let all = self.pods().await?;
+        let mut addresses = [const { String::new() }; N];
+        for (address, name) in addresses.iter_mut().zip(pods) {
+            let pod = all.get(name).ok_or_else(|| format!("no pod {name}"))?;
+            address_of(pod)?.clone_into(address);
+        }
+        Ok(addresses)
+    }
+
+    /// What the agent of one pod says about that of another.
+    ///
+    /// # Errors
+    /// If it gives no report, or says nothing about it.
+    pub async fn row(&self, from: &str, about: &str) -> Outcome<PeerReport> {
+        Ok(row_about(&self.report(from).await?.0, about)?.clone())
+    }
+
     /// The agents' lives, by the name of their pod.
     ///
     /// # Errors
@@ -303,17 +325,30 @@ impl Network {
     }
 }
 
+/// A pod's address.
+///
+/// # Errors
+/// If it has none yet.
+pub fn address_of(pod: &Pod) -> Outcome<&str> {
+    let ip = pod.status.as_ref().and_then(|status| status.pod_ip.as_deref());
+    Ok(ip.ok_or_else(|| format!("pod {} has no address", pod.name_any()))?)
+}
+
+/// What a report says about the agent of that name.
+///
+/// # Errors
+/// If it says nothing.
+pub fn row_about<'a>(report: &'a Report, name: &str) -> Outcome<&'a PeerReport> {
+    let row = report.peers.iter().find(|row| row.name == name);
+    Ok(row.ok_or_else(|| format!("{} says nothing about {name}", report.name))?)
+}
+
 /// An agent's report, asked from this machine without the API server.
 ///
 /// # Errors
 /// If there is none, or its signature is wrong.
 pub async fn report_directly(pod: &Pod) -> Outcome<Report> {
-    let ip = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.pod_ip.clone())
-        .ok_or("the pod has no address")?;
-    let address = SocketAddr::new(ip.parse()?, HTTP_PORT);
+    let address = SocketAddr::new(address_of(pod)?.parse()?, HTTP_PORT);
     let answer = async {
         let mut stream = TcpStream::connect(address).await?;
         let request =

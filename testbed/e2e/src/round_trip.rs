@@ -127,22 +127,13 @@ pub async fn compare(
     image: &str,
     times: u32,
 ) -> Outcome<Vec<Comparison>> {
-    let pods = network.pods().await?;
-    let pod = pods.get(to).ok_or("no pod to measure to")?;
-    let address = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.pod_ip.clone())
-        .ok_or("no address")?;
+    let [address] = network.addresses([to]).await?;
     serve(network, to, image).await?;
     let mut comparisons = Vec::new();
     for _ in 0..times {
         let raw = ping(network, from, image, &address, 100, 100).await?.p50_ns;
-        let (report, _) = network.report(from).await?;
-        let peer = report.peers.iter().find(|peer| peer.name == to);
-        let agents = peer
-            .and_then(|peer| peer.rtt.quantile(500))
-            .ok_or("the agent measured nothing")?;
+        let row = network.row(from, to).await?;
+        let agents = row.rtt.quantile(500).ok_or("the agent measured nothing")?;
         comparisons.push(Comparison { agents, raw });
     }
     Ok(comparisons)

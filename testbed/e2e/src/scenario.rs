@@ -54,6 +54,21 @@ pub fn scenario(name: &str, test: impl AsyncFnOnce(&Scenario) -> Outcome) {
     scenario_with(PodSecurity::Restricted, name, test);
 }
 
+/// [`scenario`], where the cluster is the testbed's: to break it, or to reach into it from this machine. Elsewhere it says that
+/// `what` is skipped.
+///
+/// # Panics
+/// As [`scenario`].
+pub fn testbed_scenario(what: &str, name: &str, test: impl AsyncFnOnce(&Scenario) -> Outcome) {
+    if SETTINGS.testbed.is_none() {
+        crate::note(&format!(
+            "{what} is skipped: it breaks the cluster or reaches into it from this machine, and this one is not the testbed's"
+        ));
+        return;
+    }
+    scenario(name, test);
+}
+
 /// [`scenario`], with another Pod Security.
 ///
 /// # Panics
@@ -244,18 +259,6 @@ async fn delete(client: &Client, namespace: &str) -> Outcome {
         Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
         Err(error) => Err(error.into()),
     }
-}
-
-/// Whether the cluster is ours to break. If not, says that `test` is skipped, and why.
-#[must_use]
-pub fn can_break_things(test: &str) -> bool {
-    let can = SETTINGS.testbed.is_some();
-    if !can {
-        crate::note(&format!(
-            "{test} is skipped: it cuts power or links, and this cluster is not the testbed's"
-        ));
-    }
-    can
 }
 
 /// The image of the tests' own tools. If the cluster has none, says that `test` is skipped, and why.

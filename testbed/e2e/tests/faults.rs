@@ -24,12 +24,13 @@ use peernet_api::{
     v1alpha1::conditions::{CONNECTED, READY, reason},
 };
 use peernet_e2e::{
-    Outcome,
     faults::Fault,
     history::History,
-    network::{Network, condition, is, message, nodes_column, peers_column, report_directly, yaml},
+    network::{
+        Network, address_of, condition, is, message, nodes_column, peers_column, report_directly, yaml,
+    },
     note, operator,
-    scenario::{can_break_things, scenario},
+    scenario::{scenario, testbed_scenario},
     waiting::{ensure, eventually},
 };
 use serde_json::json;
@@ -37,10 +38,7 @@ use tokio::time::{Instant, sleep};
 
 #[test]
 fn a_node_without_power_is_named_and_returns() {
-    if !can_break_things("the power cut") {
-        return;
-    }
-    scenario("power-cut", async |scenario| {
+    testbed_scenario("the power cut", "power-cut", async |scenario| {
         let network = Network::create(scenario, "mesh", json!({"probe": {"window": "10s"}})).await?;
         let before = network.until_ready(3).await?;
         let peer_ids: BTreeMap<_, _> = before
@@ -55,11 +53,7 @@ fn a_node_without_power_is_named_and_returns() {
             .find(|(_, pod)| node_of(pod) != operator_node)
             .ok_or("no other node")?;
         let node = node_of(pod).ok_or("not scheduled")?;
-        let ip = pod
-            .status
-            .as_ref()
-            .and_then(|status| status.pod_ip.clone())
-            .ok_or("no address")?;
+        let ip = address_of(pod)?;
 
         let fault = Fault::node_cut(&node).await?;
         let cut = Timestamp::now();
@@ -133,17 +127,11 @@ fn a_node_without_power_is_named_and_returns() {
 
 #[test]
 fn a_cut_between_two_pods_names_the_pair_and_heals() {
-    if !can_break_things("the partition") {
-        return;
-    }
-    scenario("partition", async |scenario| {
+    testbed_scenario("the partition", "partition", async |scenario| {
         let network = Network::create(scenario, "mesh", json!({"probe": {"window": "10s"}})).await?;
         network.until_ready(3).await?;
         let lives = network.lives().await?;
-        let (a, b) = (
-            address(&network, "mesh-0").await?,
-            address(&network, "mesh-1").await?,
-        );
+        let [a, b] = network.addresses(["mesh-0", "mesh-1"]).await?;
         let fault = Fault::partition(&a, &b).await?;
         let status = network
             .until("the pair is named", |status| {
@@ -190,18 +178,12 @@ fn a_cut_between_two_pods_names_the_pair_and_heals() {
 
 #[test]
 fn lost_packets_are_seen_as_loss_on_their_link() {
-    if !can_break_things("the lost packets") {
-        return;
-    }
-    scenario("loss", async |scenario| {
+    testbed_scenario("the lost packets", "loss", async |scenario| {
         // A packet that is sent again comes after the timeout: TCP waits at least 200 ms for that.
         let spec = json!({"probe": {"interval": "200ms", "timeout": "100ms", "window": "10s"}});
         let network = Network::create(scenario, "mesh", spec).await?;
         network.until_ready(3).await?;
-        let (a, b) = (
-            address(&network, "mesh-0").await?,
-            address(&network, "mesh-1").await?,
-        );
+        let [a, b] = network.addresses(["mesh-0", "mesh-1"]).await?;
         let fault = Fault::loss(&a, &b, 10).await?;
         eventually("loss between mesh-0 and mesh-1", async || {
             let lost = lost(&network.report("mesh-0").await?.0, "mesh-1");
@@ -246,10 +228,7 @@ fn lost_packets_are_seen_as_loss_on_their_link() {
 
 #[test]
 fn agents_measure_on_while_the_api_server_is_away() {
-    if !can_break_things("the outage of the API server") {
-        return;
-    }
-    scenario("api-outage", async |scenario| {
+    testbed_scenario("the outage of the API server", "api-outage", async |scenario| {
         let tolerations: serde_json::Value = serde_json::from_str(operator::PATIENT)?;
         let spec = json!({"probe": {"window": "10s"}, "podTemplate": {"tolerations": tolerations}});
         let network = Network::create(scenario, "mesh", spec).await?;
@@ -374,15 +353,6 @@ fn restarts(pod: &Pod) -> i32 {
         .flatten()
         .map(|container| container.restart_count)
         .sum()
-}
-
-async fn address(network: &Network, pod: &str) -> Outcome<String> {
-    let pods = network.pods().await?;
-    let pod = pods
-        .get(pod)
-        .and_then(|pod| pod.status.clone())
-        .ok_or("no such pod")?;
-    Ok(pod.pod_ip.ok_or("no address")?)
 }
 
 fn seconds_since(time: Timestamp) -> f64 {

@@ -11,7 +11,7 @@
 use std::time::Duration;
 
 use peernet_api::{
-    report::{NetworkReport, PeerReport},
+    report::NetworkReport,
     v1alpha1::{PeerNetworkStatus, ReportOutcome, conditions::READY},
 };
 use peernet_e2e::{
@@ -21,7 +21,7 @@ use peernet_e2e::{
     network::{Network, is, yaml},
     note,
     processes::{Stopped, agents_of},
-    scenario::{can_break_things, scenario, tool_image},
+    scenario::{testbed_scenario, tool_image},
     waiting::{ensure, eventually},
 };
 use serde_json::json;
@@ -34,10 +34,7 @@ const SLOW_NETWORK: i64 = 5_000;
 
 #[test]
 fn busy_neighbours_are_the_hosts_fault_and_not_the_networks() {
-    if !can_break_things("the test beside busy pods, which fill the testbed's CPUs") {
-        return;
-    }
-    scenario("busy", async |scenario| {
+    testbed_scenario("the test beside busy pods", "busy", async |scenario| {
         let Some(image) = tool_image("the test beside busy pods") else {
             return Ok(());
         };
@@ -82,17 +79,11 @@ fn busy_neighbours_are_the_hosts_fault_and_not_the_networks() {
 
 #[test]
 fn a_delay_on_the_way_is_the_networks_and_only_that_pairs() {
-    if !can_break_things("the delay") {
-        return;
-    }
-    scenario("delay", async |scenario| {
+    testbed_scenario("the delay", "delay", async |scenario| {
         let spec = json!({"probe": {"interval": "200ms", "window": "10s"}});
         let network = Network::create(scenario, "mesh", spec).await?;
         network.until_ready(3).await?;
-        let (a, b) = (
-            address(&network, "mesh-0").await?,
-            address(&network, "mesh-1").await?,
-        );
+        let [a, b] = network.addresses(["mesh-0", "mesh-1"]).await?;
         let delay = Fault::delay(&a, &b, 5, 0).await?;
         for (from, to) in [("mesh-0", "mesh-1"), ("mesh-1", "mesh-0")] {
             eventually(format!("5 ms from {from} to {to}"), async || {
@@ -129,17 +120,11 @@ fn a_delay_on_the_way_is_the_networks_and_only_that_pairs() {
 
 #[test]
 fn loss_one_way_has_its_direction() {
-    if !can_break_things("the loss in one direction") {
-        return;
-    }
-    scenario("loss-one-way", async |scenario| {
+    testbed_scenario("the loss in one direction", "loss-one-way", async |scenario| {
         let spec = json!({"replicas": 2, "probe": {"interval": "200ms", "timeout": "1s"}});
         let network = Network::create(scenario, "mesh", spec).await?;
         network.until_ready(2).await?;
-        let (a, b) = (
-            address(&network, "mesh-0").await?,
-            address(&network, "mesh-1").await?,
-        );
+        let [a, b] = network.addresses(["mesh-0", "mesh-1"]).await?;
         for (from, to) in [("mesh-0", "mesh-1"), ("mesh-1", "mesh-0")] {
             eventually("answers to STAMP", async || {
                 let found = stamped(&network, from, to).await?;
@@ -186,7 +171,7 @@ fn loss_one_way_has_its_direction() {
             "{dropped} dropped, found {found:?}"
         );
         assert!(found[0] > 0 && found[3] > 0, "{found:?}");
-        let row = peer(&network, "mesh-0", "mesh-1").await?;
+        let row = network.row("mesh-0", "mesh-1").await?;
         assert_eq!(row.timed_out + row.failed, 0, "libp2p lost nothing: {row:?}");
         Ok(())
     });
@@ -194,10 +179,7 @@ fn loss_one_way_has_its_direction() {
 
 #[test]
 fn a_stopped_agent_leaves_no_number_behind() {
-    if !can_break_things("the stopped agent, whose process must be on this machine") {
-        return;
-    }
-    scenario("stopped", async |scenario| {
+    testbed_scenario("the stopped agent", "stopped", async |scenario| {
         let spec = json!({"probe": {"interval": "200ms", "timeout": "1s", "window": "10s"}});
         let network = Network::create(scenario, "mesh", spec).await?;
         network.until_ready(3).await?;
@@ -261,10 +243,7 @@ fn a_stopped_agent_leaves_no_number_behind() {
 
 #[test]
 fn without_udp_the_network_is_unknown_and_the_rest_stands() {
-    if !can_break_things("the test without UDP") {
-        return;
-    }
-    scenario("no-udp", async |scenario| {
+    testbed_scenario("the test without UDP", "no-udp", async |scenario| {
         let spec = json!({"replicas": 2, "probe": {"interval": "200ms", "timeout": "1s", "window": "10s"}});
         let network = Network::create(scenario, "mesh", spec).await?;
         network.until_ready(2).await?;
@@ -275,10 +254,7 @@ fn without_udp_the_network_is_unknown_and_the_rest_stands() {
                 .is_some_and(|columns| columns.net_p99.is_some())
         };
         network.until("the network's own time", shows_network).await?;
-        let (a, b) = (
-            address(&network, "mesh-0").await?,
-            address(&network, "mesh-1").await?,
-        );
+        let [a, b] = network.addresses(["mesh-0", "mesh-1"]).await?;
         let there = Fault::loss_one_way(&a, &b, 100, "udp").await?;
         let back = Fault::loss_one_way(&b, &a, 100, "udp").await?;
         let status = network
@@ -304,14 +280,8 @@ fn network_samples(status: &PeerNetworkStatus) -> i64 {
     status.network.as_ref().map_or(0, |found| found.times.samples)
 }
 
-async fn peer(network: &Network, from: &str, to: &str) -> Outcome<PeerReport> {
-    let report = network.report(from).await?.0;
-    let row = report.peers.into_iter().find(|row| row.name == to);
-    Ok(row.ok_or_else(|| format!("{from} says nothing about {to}"))?)
-}
-
 async fn stamped(network: &Network, from: &str, to: &str) -> Outcome<NetworkReport> {
-    let found = peer(network, from, to).await?.network;
+    let found = network.row(from, to).await?.network;
     Ok(found.ok_or_else(|| format!("{from} has no STAMP session with {to}"))?)
 }
 
@@ -327,10 +297,4 @@ async fn losses(network: &Network) -> Outcome<[u64; 4]> {
         second.lost_forward,
         second.lost_backward,
     ])
-}
-
-async fn address(network: &Network, pod: &str) -> Outcome<String> {
-    let pods = network.pods().await?;
-    let ip = pods.get(pod).and_then(|pod| pod.status.as_ref()?.pod_ip.clone());
-    Ok(ip.ok_or_else(|| format!("pod {pod} has no address"))?)
 }

@@ -15,6 +15,7 @@ use peernet_api::{
 use peernet_e2e::{
     Outcome,
     command::run,
+    network::row_about,
     settings::SETTINGS,
     truth::traces::{self, Trace},
     waiting::{ensure, eventually},
@@ -89,7 +90,7 @@ impl Lab {
         for (agent, peer) in [(&agents[0], "b"), (&agents[1], "a")] {
             eventually(format!("agent {} to measure", agent.name), async || {
                 let report = agent.report().await?;
-                let row = report.peers.iter().find(|row| row.name == peer);
+                let row = row_about(&report, peer).ok();
                 let pinged = row.map_or(0, |row| row.answered);
                 let stamped = row.and_then(|row| Some(row.network.as_ref()?.answered));
                 let wanted = !further.contains(&("PEERNET_STAMP", "false"));

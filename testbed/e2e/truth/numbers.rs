@@ -6,7 +6,7 @@ use peernet_api::{
     histogram::Histogram,
     report::{NetworkReport, PeerReport, Report},
 };
-use peernet_e2e::Outcome;
+use peernet_e2e::{Outcome, network::row_about};
 
 /// Counts by duration in nanoseconds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,8 +72,8 @@ impl Numbers {
         if later.events_dropped > earlier.events_dropped {
             return Err(format!("{} lost measurements", later.name).into());
         }
-        let before = row(earlier, peer)?;
-        let now = row(later, peer)?;
+        let before = row_about(earlier, peer)?;
+        let now = row_about(later, peer)?;
         for (into, before, now) in [
             (&mut self.cold, &before.rtt, &now.rtt),
             (&mut self.warm, &before.warm, &now.warm),
@@ -83,9 +83,9 @@ impl Numbers {
             into.without(before);
         }
         let ended = |row: &PeerReport| row.answered + row.timed_out + row.failed;
-        self.probes += ended(&now).saturating_sub(ended(&before));
+        self.probes += ended(now).saturating_sub(ended(before));
         let lost = |row: &PeerReport| row.timed_out + row.failed;
-        self.ping_lost += lost(&now).saturating_sub(lost(&before));
+        self.ping_lost += lost(now).saturating_sub(lost(before));
         let Some(network) = &now.network else {
             return Ok(());
         };
@@ -109,11 +109,4 @@ impl Numbers {
         self.clocks.push(format!("{:?}", network.clock));
         Ok(())
     }
-}
-
-fn row(report: &Report, peer: &str) -> Outcome<PeerReport> {
-    let row = report.peers.iter().find(|row| row.name == peer);
-    Ok(row
-        .ok_or_else(|| format!("{} says nothing about {peer}", report.name))?
-        .clone())
 }

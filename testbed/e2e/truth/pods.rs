@@ -7,7 +7,7 @@ use peernet_e2e::{
     Outcome,
     busy::BusyPods,
     faults::{self, Fault},
-    network::Network,
+    network::{Network, address_of},
     processes,
     scenario::{Scenario, tool_image},
     truth::{held::UDP, samples::Samples},
@@ -100,8 +100,7 @@ impl Pair {
         let mut found = Vec::new();
         let mut nodes = Vec::new();
         for (name, pod) in &pods {
-            let ip = pod.status.as_ref().and_then(|status| status.pod_ip.clone());
-            let ip = ip.ok_or_else(|| format!("pod {name} has no address"))?.parse()?;
+            let ip = address_of(pod)?.parse()?;
             let id = ids
                 .get(name)
                 .ok_or_else(|| format!("agent {name} does not run here"))?;

@@ -1,6 +1,5 @@
 //! The numbers are true, and nothing hostile is in them.
 
-use peernet_api::report::Report;
 use peernet_api::v1alpha1::conditions::{READY, reason};
 use peernet_api::v1alpha1::{Clock, ReportOutcome};
 use peernet_e2e::network::{Network, condition, is, nodes_column, yaml};
@@ -51,8 +50,8 @@ fn from_nothing_to_true_numbers() {
         );
 
         // What the resource says is what the agents say.
-        let truth = network.report(from).await?.0;
-        let truth = p50_to(&truth, to).ok_or("the agent measured nothing")? as f64 / 1_000.0;
+        let truth = network.row(from, to).await?.rtt.quantile(500);
+        let truth = truth.ok_or("the agent measured nothing")? as f64 / 1_000.0;
         let status = network
             .until("an RTT that fits the agents' reports", |status| {
                 status.rtt.as_ref().is_some_and(|rtt| {
@@ -192,13 +191,4 @@ fn hostile_agents_are_named_and_in_no_number() {
         // The one whose reports were borrowed is none the worse for it.
         honest.until_ready(2).await.map(drop)
     });
-}
-
-fn p50_to(report: &Report, peer: &str) -> Option<u64> {
-    report
-        .peers
-        .iter()
-        .find(|found| found.name == peer)?
-        .rtt
-        .quantile(500)
 }

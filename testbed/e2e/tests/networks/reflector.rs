@@ -2,14 +2,8 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use k8s_openapi::api::core::v1::Pod;
 use peernet_api::report::STAMP_PORT;
-use peernet_e2e::{
-    Outcome,
-    network::Network,
-    scenario::{can_break_things, scenario},
-    waiting::eventually,
-};
+use peernet_e2e::{Outcome, network::Network, scenario::testbed_scenario, waiting::eventually};
 use serde_json::json;
 use tokio::{net::UdpSocket, time::timeout};
 
@@ -21,10 +15,7 @@ const TRIES: u32 = 5;
 
 #[test]
 fn strangers_get_an_answer_only_from_an_open_reflector() {
-    if !can_break_things("the test of foreign STAMP senders, which reaches pods directly") {
-        return;
-    }
-    scenario("reflector", async |scenario| {
+    testbed_scenario("the foreign STAMP senders", "reflector", async |scenario| {
         let spec = |open: bool| json!({"replicas": 2, "probe": {"stamp": {"openReflector": open}}});
         let open = Network::create(scenario, "open", spec(true)).await?;
         let closed = Network::create(scenario, "closed", spec(false)).await?;
@@ -51,13 +42,8 @@ fn strangers_get_an_answer_only_from_an_open_reflector() {
 }
 
 async fn reflector(network: &Network, pod: &str) -> Outcome<SocketAddr> {
-    let ip = network
-        .api::<Pod>()
-        .get(pod)
-        .await?
-        .status
-        .and_then(|status| status.pod_ip);
-    Ok(SocketAddr::new(ip.ok_or("no address")?.parse()?, STAMP_PORT))
+    let [ip] = network.addresses([pod]).await?;
+    Ok(SocketAddr::new(ip.parse()?, STAMP_PORT))
 }
 
 /// Sends what any STAMP sender would, and waits a while for an answer.
