@@ -89,7 +89,7 @@ impl Numbers {
         let Some(network) = &now.network else {
             return Ok(());
         };
-        let earlier = before.network.unwrap_or_default();
+        let earlier = before.network.clone().unwrap_or_default();
         for (into, before, now) in [
             (&mut self.network, &earlier.rtt, &network.rtt),
             (&mut self.hosts, &earlier.hosts, &network.hosts),
