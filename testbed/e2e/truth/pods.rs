@@ -55,15 +55,19 @@ pub(crate) async fn run(scenario: &Scenario, selection: &Selection) -> Outcome<V
     let mut tables = Vec::new();
     let _servers = pair.serve()?;
     if selection.has("quiet") {
-        let (found, tools) =
-            tokio::try_join!(pair.observe(WHILE), side_by_side::measure(&pair.places, WHILE))?;
+        let (found, tools) = tokio::try_join!(
+            pair.observe(WHILE),
+            side_by_side::measure(&pair.places, WHILE, PACE)
+        )?;
         situations.row(network_row("quiet", &found));
         beside.push(("quiet", found, tools));
     }
     if selection.has("busy") {
         let busy = BusyPods::start(scenario, &image, BUSY_PODS).await?;
-        let (found, tools) =
-            tokio::try_join!(pair.observe(WHILE), side_by_side::measure(&pair.places, WHILE))?;
+        let (found, tools) = tokio::try_join!(
+            pair.observe(WHILE),
+            side_by_side::measure(&pair.places, WHILE, PACE)
+        )?;
         busy.end().await?;
         situations.row(network_row(&format!("{BUSY_PODS} busy pods of 400m"), &found));
         beside.push(("beside busy pods", found, tools));

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use peernet_e2e::{Outcome, truth::samples::Samples};
 use serde::Deserialize;
+use tokio::time::sleep;
 
 use crate::{
     numbers::Numbers,
@@ -16,7 +17,6 @@ use crate::{
 
 /// Where `yardstick` answers.
 pub(crate) const PORT: &str = "7007";
-const PACE: Duration = Duration::from_millis(50);
 
 /// What `yardstick` prints of its round trips.
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -26,6 +26,9 @@ pub(crate) struct Raw {
     #[serde(default)]
     pub(crate) p99_ns: Option<i64>,
 }
+
+/// Ways to measure that take turns within one pace.
+const WAYS: u32 = 5;
 
 /// p50 and p99, in nanoseconds.
 type Shown = (Option<i64>, Option<i64>);
@@ -41,20 +44,25 @@ pub(crate) struct Tools {
     http_close: Shown,
 }
 
-/// All of them at once, from the first place to the second, for so long. They run in the agents' own pods: in their network
-/// namespace and with their share of CPU time.
-pub(crate) async fn measure(places: &[Place; 2], span: Duration) -> Outcome<Tools> {
+/// All of them in the same time, from the first place to the second, for so long. They run in the agents' own pods: in their
+/// network namespace and with their share of CPU time. Each has the agents' pace and moments of its own: round trips that
+/// begin together would find the CPUs awake that the first one woke, and each would be compared with another's.
+pub(crate) async fn measure(places: &[Place; 2], span: Duration, pace: Duration) -> Outcome<Tools> {
     let [from, to] = places;
-    let rounds = (span.as_millis() / PACE.as_millis()) as u32;
+    let rounds = (span.as_millis() / pace.as_millis()) as u32;
     let address = to.ip.to_string();
-    let (count, pace) = (rounds.to_string(), format!("{}", PACE.as_secs_f64()));
-    let ping = ["-n", "-c", &count, "-i", &pace, "-W", "2", &address];
+    let (count, interval) = (rounds.to_string(), format!("{}", pace.as_secs_f64()));
+    let ping = ["-n", "-c", &count, "-i", &interval, "-W", "2", &address];
+    let in_turn = async |turn, kind| {
+        sleep(pace * turn / WAYS).await;
+        yardstick(from, to, kind, rounds, pace).await
+    };
     let (icmp, tcp, udp, http, http_close) = tokio::try_join!(
         from.output("ping", &ping),
-        yardstick(from, to, "tcp", rounds, PACE),
-        yardstick(from, to, "udp", rounds, PACE),
-        yardstick(from, to, "http", rounds, PACE),
-        yardstick(from, to, "http-close", rounds, PACE),
+        in_turn(1, "tcp"),
+        in_turn(2, "udp"),
+        in_turn(3, "http"),
+        in_turn(4, "http-close"),
     )?;
     let icmp = icmp_samples(&String::from_utf8(icmp)?);
     Ok(Tools {
@@ -108,7 +116,7 @@ pub(crate) fn table(situations: &[(&str, Observation, Tools)]) -> Table {
     let mut table = Table::new(
         "Side by side, in the same two pods at the same time",
         "As a ratio to the network's round trip by the capture of the same minute, p50 / p99. Every tool runs in the agents' pods with \
-         their share of CPU time. *HTTP check* is a plain GET, answered 200 by a program without any framework: what goldpinger and \
+         their share of CPU time, at the agents' pace and at moments of its own. *HTTP check* is a plain GET, answered 200 by a program without any framework: what goldpinger and \
          kubenurse time, at its cheapest.",
         &head,
     );
