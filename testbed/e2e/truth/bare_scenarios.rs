@@ -17,7 +17,7 @@ use crate::{
     cost,
     numbers::Numbers,
     observation::{Observation, network_row, network_table, sample_row, sample_table, wall_clock},
-    side_by_side,
+    side_by_side, stepped_clock,
     tables::{Table, time, within},
 };
 
@@ -68,6 +68,9 @@ pub(crate) async fn run(selection: &Selection) -> Outcome<Vec<Table>> {
     }
     if selection.has("loss") {
         tables.push(losses(&lab).await?);
+    }
+    if selection.has("clock") {
+        tables.push(stepped_clock::run(&lab).await?);
     }
     if selection.has("cost") {
         tables.extend(cost::run(&lab).await?);

@@ -7,7 +7,8 @@
 //! truth pods FILE        in pods of the test cluster
 //! ```
 //!
-//! `TRUTH` names what is measured, separated by commas: quiet, busy, throttled, delay, loss, cost; all of it by default.
+//! `TRUTH` names what is measured, separated by commas: quiet, busy, throttled, delay, loss, cost, clock, or all. By default it is
+//! all but clock, which steps this machine's wall clock.
 
 #![allow(clippy::print_stdout, reason = "the tables are what this is for")]
 
@@ -20,6 +21,7 @@ mod place;
 mod pods;
 mod programs;
 mod side_by_side;
+mod stepped_clock;
 mod tables;
 
 use std::{fs, process::ExitCode};
@@ -27,7 +29,9 @@ use std::{fs, process::ExitCode};
 use peernet_e2e::{Failure, Outcome, scenario::scenario};
 use tables::Table;
 
+/// Everything that is harmless to the machine, and what isn't.
 const ALL: [&str; 6] = ["quiet", "busy", "throttled", "delay", "loss", "cost"];
+const CLOCK: &str = "clock";
 
 /// What is to be measured.
 pub(crate) struct Selection(Vec<String>);
@@ -35,19 +39,27 @@ pub(crate) struct Selection(Vec<String>);
 impl Selection {
     fn of_environment() -> Outcome<Self> {
         let wanted = std::env::var("TRUTH").unwrap_or_default();
-        let wanted: Vec<String> = wanted
-            .split(',')
-            .filter(|word| !word.is_empty())
-            .map(str::to_owned)
-            .collect();
-        match wanted.iter().find(|word| !ALL.contains(&word.as_str())) {
-            Some(word) => Err(format!("TRUTH: {word:?} is none of {}", ALL.join(", ")).into()),
-            None => Ok(Self(wanted)),
+        let mut found = Vec::new();
+        for word in wanted.split(',').filter(|word| !word.is_empty()) {
+            match word {
+                "all" => found.extend(ALL.into_iter().chain([CLOCK]).map(str::to_owned)),
+                CLOCK => found.push(word.to_owned()),
+                word if ALL.contains(&word) => found.push(word.to_owned()),
+                word => {
+                    return Err(
+                        format!("TRUTH: {word:?} is none of {}, {CLOCK}, all", ALL.join(", ")).into(),
+                    );
+                }
+            }
         }
+        if found.is_empty() {
+            found.extend(ALL.map(str::to_owned));
+        }
+        Ok(Self(found))
     }
 
     pub(crate) fn has(&self, name: &str) -> bool {
-        self.0.is_empty() || self.0.iter().any(|word| word == name)
+        self.0.iter().any(|word| word == name)
     }
 }
 
