@@ -6,6 +6,7 @@
 //! * [`histogram`]: the mergeable distribution that every percentile comes from.
 //! * [`identity`]: how a peer id follows from the network's secret and a name.
 //! * [`bootstrap`]: addresses of hosts that agents connect to at the start.
+//! * [`transport`]: what libp2p runs over.
 //! * [`duration`]: durations as people write them (`1s`, `500ms`).
 //!
 //! Invariants: no Kubernetes client, no swarm, no clock, no I/O. Everything here is plain data and pure functions.
@@ -16,6 +17,7 @@ pub mod envelope;
 pub mod histogram;
 pub mod identity;
 pub mod report;
+pub mod transport;
 #[cfg(feature = "crd")]
 pub mod v1alpha1;
 

@@ -18,6 +18,7 @@ use peernet_api::{
 use self::values::{
     any_port, bootstrap_peers, count, flag, invalid, name, network, pod_ip, port, seeds, stamp_clock, time,
 };
+use crate::discovery::Address;
 
 const INTERVAL: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(3600));
 /// Longer round trips would all look alike in a report.
@@ -131,7 +132,7 @@ pub struct Config {
     /// Name that stands for the addresses of all agents.
     pub seed_dns: Option<String>,
     /// Addresses of agents known beforehand.
-    pub seeds: Vec<SocketAddr>,
+    pub seeds: Vec<Address>,
     /// Whether to look for peers on the local network.
     pub mdns: bool,
     /// Whether members tell each other of members.
@@ -166,7 +167,7 @@ pub struct Bootstrap {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     /// At an address.
-    Address(SocketAddr),
+    Address(Address),
     /// At a name that is to be looked up, and a port.
     Name(String, u16),
 }

@@ -15,6 +15,7 @@ use std::time::Duration;
 use peernet_node::{
     agent::Agent,
     config::{Bootstrap, Place, Probe},
+    discovery::Address,
 };
 
 use crate::support::{
@@ -59,7 +60,7 @@ async fn one_contact_is_enough_where_members_tell_each_other_of_members() {
     .unwrap();
     let contact = Bootstrap {
         peer: hub.peer_id(),
-        place: Place::Address(hub.p2p_address()),
+        place: Place::Address(Address::tcp(hub.p2p_address())),
     };
     let mut agents = vec![hub];
     for n in 1..4 {

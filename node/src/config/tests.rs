@@ -195,7 +195,7 @@ fn bootstrap_peers_are_addresses_or_names() {
     }
     .config()
     .unwrap();
-    let address = Place::Address("[fd00::1]:4001".parse().unwrap());
+    let address = Place::Address(Address::tcp("[fd00::1]:4001".parse().unwrap()));
     let name = Place::Name("a.example.com".to_owned(), 4002);
     assert_eq!(
         config.bootstrap,

@@ -1,15 +1,12 @@
 //! The values of settings: text in, a value or one sentence on what is wrong with it out. Pure.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::{net::IpAddr, time::Duration};
 
 use libp2p::{Multiaddr, multiaddr::Protocol};
-use peernet_api::{duration, report::StampClock};
+use peernet_api::{duration, report::StampClock, transport::Transport};
 
 use super::{Bootstrap, Invalid, Place};
-use crate::{discovery::socket_addr, membership};
+use crate::{discovery::Address, membership};
 
 /// Bootstrap peers, at most.
 const MAX_BOOTSTRAP: usize = 16;
@@ -127,7 +124,7 @@ fn items(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|item| !item.is_empty())
 }
 
-pub(super) fn seeds(text: &str) -> Result<Vec<SocketAddr>, Invalid> {
+pub(super) fn seeds(text: &str) -> Result<Vec<Address>, Invalid> {
     let variable = "PEERNET_SEEDS";
     if items(text).count() > MAX_SEEDS {
         return invalid(variable, format!("at most {MAX_SEEDS} addresses are allowed"));
@@ -135,6 +132,7 @@ pub(super) fn seeds(text: &str) -> Result<Vec<SocketAddr>, Invalid> {
     items(text)
         .map(|item| {
             item.parse()
+                .map(Address::tcp)
                 .or_else(|_| invalid(variable, format!("{item:?} is no address:port")))
         })
         .collect()
@@ -161,10 +159,10 @@ fn bootstrap_peer(text: &str) -> Result<Bootstrap, Invalid> {
         return invalid(variable, format!("{text:?} does not end in /p2p/PEER-ID: {hint}"));
     };
     let parts: Vec<Protocol<'_>> = address.iter().collect();
-    let place = match (socket_addr(&address), parts.as_slice()) {
-        (Some(address), _) => Place::Address(address),
+    let place = match (Address::parse(&address), parts.as_slice()) {
+        (Some(address), _) if address.transport() == Transport::Tcp => Place::Address(address),
         (
-            None,
+            _,
             [
                 Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name),
                 Protocol::Tcp(port),

@@ -9,7 +9,6 @@ mod pair;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -20,7 +19,7 @@ use self::{
     links::View,
     pair::{Weight, backoff, weight},
 };
-use super::MAX_ADDRESSES;
+use super::{Address, MAX_ADDRESSES};
 
 /// The side that should be dialed waits this long before it dials itself.
 pub const GRACE: Duration = Duration::from_secs(3);
@@ -43,7 +42,7 @@ const PEER_DIALS_PER_SECOND: u32 = 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Target {
     /// An address whose peer id is not known, from DNS or given beforehand.
-    Seed(SocketAddr),
+    Seed(Address),
     /// A peer known by its id.
     Peer(PeerId),
 }
@@ -78,7 +77,7 @@ pub struct Dial {
     /// Whom it is for: hand it back to [`Planner::finished`].
     pub target: Target,
     /// Where to.
-    pub addresses: Vec<SocketAddr>,
+    pub addresses: Vec<Address>,
 }
 
 /// What is known of one target.
@@ -86,7 +85,7 @@ pub struct Dial {
 struct Candidate {
     /// Rendezvous hash of the pair of us and the target.
     weight: Weight,
-    addresses: Vec<SocketAddr>,
+    addresses: Vec<Address>,
     source: Option<Source>,
     /// Since when there is no connection, as far as this planner has seen.
     missing_since: Option<Instant>,
@@ -96,7 +95,7 @@ struct Candidate {
 }
 
 impl Candidate {
-    fn new(weight: Weight, addresses: Vec<SocketAddr>, source: Option<Source>) -> Self {
+    fn new(weight: Weight, addresses: Vec<Address>, source: Option<Source>) -> Self {
         Self {
             weight,
             addresses,
@@ -113,8 +112,8 @@ impl Candidate {
 #[derive(Debug)]
 pub struct Planner {
     own_id: PeerId,
-    own: HashSet<SocketAddr>,
-    own_address: Option<SocketAddr>,
+    own: HashSet<Address>,
+    own_address: Option<Address>,
     limit: usize,
     candidates: BTreeMap<Target, Candidate>,
     budget: Budget,
@@ -135,7 +134,7 @@ impl Planner {
     }
 
     /// An address of ours. It is never dialed; the first one given stands for us when two agents compare addresses.
-    pub fn own_address(&mut self, address: SocketAddr) {
+    pub fn own_address(&mut self, address: Address) {
         self.own.insert(address);
         self.candidates.remove(&Target::Seed(address));
         if self.own_address.is_none() {
@@ -148,13 +147,13 @@ impl Planner {
 
     /// Whether an address is ours.
     #[must_use]
-    pub fn is_own(&self, address: &SocketAddr) -> bool {
+    pub fn is_own(&self, address: &Address) -> bool {
         self.own.contains(address)
     }
 
     /// The addresses that are known now. Those known before and not listed any more are forgotten.
-    pub fn set_seeds(&mut self, addresses: impl IntoIterator<Item = SocketAddr>) {
-        let listed: HashSet<SocketAddr> = addresses
+    pub fn set_seeds(&mut self, addresses: impl IntoIterator<Item = Address>) {
+        let listed: HashSet<Address> = addresses
             .into_iter()
             .filter(|address| !self.own.contains(address))
             .take(MAX_SEEDS)
@@ -173,12 +172,7 @@ impl Planner {
     }
 
     /// A peer was heard of at these addresses.
-    pub fn discovered(
-        &mut self,
-        peer: PeerId,
-        addresses: impl IntoIterator<Item = SocketAddr>,
-        source: Source,
-    ) {
+    pub fn discovered(&mut self, peer: PeerId, addresses: impl IntoIterator<Item = Address>, source: Source) {
         if peer == self.own_id {
             return;
         }
@@ -205,7 +199,7 @@ impl Planner {
     }
 
     /// The addresses of a bootstrap peer were looked up anew.
-    pub fn resolved(&mut self, peer: PeerId, addresses: Vec<SocketAddr>) {
+    pub fn resolved(&mut self, peer: PeerId, addresses: Vec<Address>) {
         if let Some(known) = self.candidates.get_mut(&Target::Peer(peer)) {
             known.addresses = addresses.into_iter().take(MAX_ADDRESSES).collect();
         }
@@ -268,7 +262,7 @@ impl Planner {
     /// The dials to make now, given the connections that stand.
     pub fn plan(&mut self, links: &HashMap<PeerId, Link>, now: Instant) -> Vec<Dial> {
         let view = View::new(links);
-        let mut dialing: HashSet<SocketAddr> = HashSet::new();
+        let mut dialing: HashSet<Address> = HashSet::new();
         let mut under_way = 0;
         for candidate in self.candidates.values().filter(|candidate| candidate.dialing) {
             dialing.extend(&candidate.addresses);
@@ -295,7 +289,7 @@ impl Planner {
             }
             let first = match target {
                 _ if bootstrap => true,
-                Target::Seed(address) => self.own_address.is_none_or(|own| own < *address),
+                Target::Seed(address) => self.own_address.is_none_or(|own| own.socket() < address.socket()),
                 Target::Peer(peer) => self.own_id < *peer,
             };
             let grace = match target {

@@ -1,12 +1,12 @@
 //! Connections: made, lost, and judged too late.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
 use libp2p::{
-    PeerId,
+    Multiaddr, PeerId,
     core::ConnectedPoint,
     swarm::{
         ConnectionId, DialError,
@@ -18,7 +18,7 @@ use super::EventLoop;
 use crate::{
     admission,
     discovery::{
-        self, multiaddr,
+        Address,
         planner::{Dial, Outcome, Target},
     },
     ledger::Member,
@@ -31,10 +31,10 @@ const IDENTIFY_DEADLINE: Duration = Duration::from_secs(10);
 pub(super) struct Connection {
     pub(super) peer: PeerId,
     pub(super) since: Instant,
-    pub(super) dialed: Option<SocketAddr>,
+    pub(super) dialed: Option<Address>,
     pub(super) source: Option<IpAddr>,
     /// The other end of it, as the kernel knows it.
-    pub(super) remote: Option<SocketAddr>,
+    pub(super) remote: Option<Address>,
     pub(super) target: Option<Target>,
 }
 
@@ -45,11 +45,11 @@ impl EventLoop {
         if let Some(target) = target {
             self.planner.finished(target, Outcome::Connected, now);
         }
-        let remote = discovery::socket_addr(endpoint.get_remote_address());
+        let remote = Address::parse(endpoint.get_remote_address());
         let (dialed, source) = match endpoint {
             ConnectedPoint::Dialer { address, .. } => {
                 self.counters.dials_connected += 1;
-                (discovery::socket_addr(address), None)
+                (Address::parse(address), None)
             }
             ConnectedPoint::Listener { .. } => (None, remote.map(|address| address.ip())),
         };
@@ -146,9 +146,9 @@ impl EventLoop {
     }
 
     pub(super) fn dial(&mut self, Dial { target, addresses }: Dial) {
-        let addresses = addresses.into_iter().map(multiaddr);
+        let addresses = addresses.into_iter().map(Multiaddr::from);
         let options = match target {
-            Target::Seed(address) => DialOpts::unknown_peer_id().address(multiaddr(address)).build(),
+            Target::Seed(address) => DialOpts::unknown_peer_id().address(address.into()).build(),
             Target::Peer(peer) => DialOpts::peer_id(peer)
                 .condition(PeerCondition::DisconnectedAndNotDialing)
                 .addresses(addresses.collect())

@@ -1,12 +1,12 @@
 //! Members: who comes in, and who is turned away.
 
-use std::{net::SocketAddr, time::Instant};
+use std::time::Instant;
 
 use libp2p::{PeerId, identify, swarm::ConnectionId};
 
 use super::{EventLoop, KAD_SEARCH};
 use crate::{
-    discovery::{dialable, multiaddr, planner::Outcome},
+    discovery::{Address, dialable, planner::Outcome},
     ledger::Member,
     membership::{self, Announced},
 };
@@ -19,10 +19,10 @@ impl EventLoop {
         let seen_from = link
             .dialed
             .iter()
-            .map(SocketAddr::ip)
+            .map(Address::ip)
             .chain(link.sources.iter().copied())
             .next();
-        let claimed: Vec<SocketAddr> = dialable(&info.listen_addrs, seen_from)
+        let claimed: Vec<Address> = dialable(&info.listen_addrs, seen_from)
             .filter(|address| !self.planner.is_own(address))
             .collect();
         let announced = membership::announced(&info.agent_version);
@@ -46,7 +46,7 @@ impl EventLoop {
         ) && info.protocols.contains(&protocol)
         {
             for address in &claimed {
-                kad.add_address(&peer, multiaddr(*address));
+                kad.add_address(&peer, (*address).into());
             }
         }
         if let Some(link) = self.links.get_mut(&peer) {

@@ -37,7 +37,7 @@ use crate::{
     behaviour::{Behaviour, BehaviourEvent},
     config::{Config, Place},
     discovery::{
-        self, dialable,
+        Address, dialable,
         dns::{self, Resolution},
         mdns,
         planner::{Link, Planner, Source, Target},
@@ -93,7 +93,7 @@ pub struct EventLoop {
     dialing: HashMap<ConnectionId, Target>,
     names: Vec<Name>,
     resolutions: mpsc::Receiver<Resolution>,
-    seeds: Vec<SocketAddr>,
+    seeds: Vec<Address>,
     kad_search: Instant,
     heartbeat: Instant,
     events: mpsc::Sender<Event>,
@@ -341,7 +341,7 @@ impl EventLoop {
 
     fn on_listening(&mut self, address: &Multiaddr) {
         tracing::info!(%address, "listening");
-        let Some(address) = discovery::socket_addr(address) else {
+        let Some(address) = Address::parse(address) else {
             return;
         };
         // Loopback stands for us only if that is all there is.
@@ -350,7 +350,7 @@ impl EventLoop {
         }
         if let Some(listening) = self.listening.take() {
             // Nobody may be waiting any more.
-            let _ = listening.send(address);
+            let _ = listening.send(address.socket());
         }
         self.tell_state(Instant::now());
     }
@@ -388,7 +388,7 @@ impl EventLoop {
         let members = self.members.values().map(|member| {
             let measured = ping.measured(&member.peer);
             Member {
-                link: measured.and_then(|id| self.connections.get(&id)?.remote),
+                link: measured.and_then(|id| Some(self.connections.get(&id)?.remote?.socket())),
                 ..member.clone()
             }
         });

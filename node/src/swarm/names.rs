@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use libp2p::PeerId;
 
 use super::EventLoop;
-use crate::discovery::{dns::Resolution, planner};
+use crate::discovery::{Address, dns::Resolution, planner};
 
 /// What a name that is looked up is for.
 pub(super) struct Name {
@@ -40,10 +40,10 @@ impl EventLoop {
         match name.purpose {
             Purpose::Seeds => {
                 let port = self.config.p2p_port;
-                let seeds: Vec<SocketAddr> = found
+                let seeds: Vec<Address> = found
                     .into_iter()
                     .take(planner::MAX_SEEDS)
-                    .map(|ip| SocketAddr::new(ip, port))
+                    .map(|ip| Address::tcp(SocketAddr::new(ip, port)))
                     .collect();
                 if seeds != self.seeds {
                     tracing::info!(
@@ -59,7 +59,10 @@ impl EventLoop {
             Purpose::Bootstrap(peer, port) => {
                 self.planner.resolved(
                     peer,
-                    found.into_iter().map(|ip| SocketAddr::new(ip, port)).collect(),
+                    found
+                        .into_iter()
+                        .map(|ip| Address::tcp(SocketAddr::new(ip, port)))
+                        .collect(),
                 );
             }
         }

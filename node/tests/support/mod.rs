@@ -18,6 +18,7 @@ use peernet_api::{
 use peernet_node::{
     agent::Agent,
     config::{Config, Probe},
+    discovery::Address,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
@@ -55,7 +56,7 @@ pub(crate) fn config(secret_byte: u8, name: &str, seeds: &[SocketAddr]) -> Confi
         stamp_clock: StampClock::Kernel,
         peers_per_node: 64,
         seed_dns: None,
-        seeds: seeds.to_vec(),
+        seeds: seeds.iter().copied().map(Address::tcp).collect(),
         mdns: false,
         kademlia: false,
         bootstrap: Vec::new(),

@@ -2,22 +2,23 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
 };
 
 use libp2p::PeerId;
 
 use super::Target;
+use crate::discovery::Address;
 
 /// One peer with a connection, as the event loop sees it.
 #[derive(Clone, Debug, Default)]
 pub struct Link {
     /// Addresses at which we reached the peer ourselves.
-    pub dialed: Vec<SocketAddr>,
+    pub dialed: Vec<Address>,
     /// Where its connections to us come from.
     pub sources: Vec<IpAddr>,
     /// Addresses that it says it listens on.
-    pub claimed: Vec<SocketAddr>,
+    pub claimed: Vec<Address>,
     /// Whether it has shown that it is a member.
     pub member: bool,
 }
@@ -25,9 +26,9 @@ pub struct Link {
 /// The connections, by the questions that are asked about them.
 pub(super) struct View<'a> {
     links: &'a HashMap<PeerId, Link>,
-    pub(super) dialed: HashSet<SocketAddr>,
+    pub(super) dialed: HashSet<Address>,
     sources: HashSet<IpAddr>,
-    pub(super) claimed: HashSet<SocketAddr>,
+    pub(super) claimed: HashSet<Address>,
 }
 
 impl<'a> View<'a> {

@@ -1,11 +1,12 @@
 //! What follows from a pair of agents by hashing: who comes first, and the jitter of repeated dials.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use libp2p::PeerId;
 use sha2::{Digest, Sha256};
 
 use super::Target;
+use crate::discovery::Address;
 
 const SEED_BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 const PEER_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
@@ -14,12 +15,15 @@ const PEER_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::fr
 pub(super) type Weight = [u8; 32];
 
 /// Rendezvous hash of the unordered pair of us and a target: both ends of a pair compute the same.
-pub(super) fn weight(own_id: PeerId, own_address: Option<SocketAddr>, target: &Target) -> Weight {
+pub(super) fn weight(own_id: PeerId, own_address: Option<Address>, target: &Target) -> Weight {
     match target {
         Target::Peer(peer) => pair_hash(&own_id.to_bytes(), &peer.to_bytes()),
         Target::Seed(address) => {
-            let own = own_address.map(|own| own.to_string()).unwrap_or_default();
-            pair_hash(own.as_bytes(), address.to_string().as_bytes())
+            let text = |address: Address| address.socket().to_string();
+            pair_hash(
+                own_address.map(text).unwrap_or_default().as_bytes(),
+                text(*address).as_bytes(),
+            )
         }
     }
 }

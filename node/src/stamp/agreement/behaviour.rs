@@ -21,7 +21,7 @@ use super::{
     Ask, Keys, Offer, Reflecting, Sending,
     handler::{self, Failed, Handler, Heard, Say},
 };
-use crate::discovery;
+use crate::discovery::Address;
 
 /// Pause before a peer is asked again that refused or did not answer: doubled each time, up to the longest.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -334,7 +334,7 @@ impl NetworkBehaviour for Behaviour {
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match event {
             FromSwarm::ConnectionEstablished(established) => {
-                let remote = discovery::socket_addr(established.endpoint.get_remote_address());
+                let remote = Address::parse(established.endpoint.get_remote_address());
                 let ip = remote.map(|address| address.ip().to_canonical());
                 let peer = self.peers.entry(established.peer_id).or_default();
                 peer.connections.push((established.connection_id, ip));
