@@ -79,11 +79,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{
-        histogram::Histogram,
-        identity::NetworkSecret,
-        report::{HostReport, PeerReport},
-    };
+    use crate::{histogram::Histogram, identity::NetworkSecret, report::PeerReport};
 
     fn report() -> Report {
         let mut rtt = Histogram::new();
@@ -98,7 +94,6 @@ mod tests {
             window_millis: 300_000,
             heartbeat_age_millis: 3,
             events_dropped: 0,
-            host: HostReport::default(),
             peers: vec![PeerReport {
                 peer_id: "12D3".into(),
                 name: "mesh-1".into(),
@@ -108,6 +103,7 @@ mod tests {
                 newest_sample_age_millis: Some(17),
                 ..Default::default()
             }],
+            ..Report::default()
         }
     }
 

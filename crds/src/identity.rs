@@ -35,7 +35,7 @@ impl NetworkSecret {
     /// The key pair of the member called `name`.
     #[must_use]
     pub fn keypair(&self, name: &str) -> Keypair {
-        let seed: [u8; 32] = self.derive(&["identity/", name]);
+        let seed: [u8; 32] = derive(&self.0, &["identity/", name]);
         match Keypair::ed25519_from_bytes(seed) {
             Ok(keypair) => keypair,
             // RFC 8032: every 32-byte string is an Ed25519 seed.
@@ -53,18 +53,23 @@ impl NetworkSecret {
     /// nothing about the secret itself.
     #[must_use]
     pub fn fingerprint(&self) -> String {
-        let bytes: [u8; 8] = self.derive(&["fingerprint"]);
+        let bytes: [u8; 8] = derive(&self.0, &["fingerprint"]);
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    fn derive<const N: usize>(&self, info: &[&str]) -> [u8; N] {
-        let info: Vec<&[u8]> = info.iter().map(|part| part.as_bytes()).collect();
-        let mut out = [0; N];
-        match Hkdf::<Sha256>::new(None, &self.0).expand_multi_info(&info, &mut out) {
-            Ok(()) => out,
-            // RFC 5869 limits the output to 255 hashes (8160 bytes); N is at most 32 here.
-            Err(_) => unreachable!("HKDF gives up to 8160 bytes"),
-        }
+    pub(crate) fn bytes(&self) -> &[u8; SECRET_LEN] {
+        &self.0
+    }
+}
+
+/// HKDF-SHA256 of a secret, for one purpose.
+pub(crate) fn derive<const N: usize>(secret: &[u8; SECRET_LEN], info: &[&str]) -> [u8; N] {
+    let info: Vec<&[u8]> = info.iter().map(|part| part.as_bytes()).collect();
+    let mut out = [0; N];
+    match Hkdf::<Sha256>::new(None, secret).expand_multi_info(&info, &mut out) {
+        Ok(()) => out,
+        // RFC 5869 limits the output to 255 hashes (8160 bytes); N is at most 32 here.
+        Err(_) => unreachable!("HKDF gives up to 8160 bytes"),
     }
 }
 

@@ -5,6 +5,7 @@
 //! * [`report`]: what an agent tells the operator, and [`envelope`]: how it is signed.
 //! * [`histogram`]: the mergeable distribution that every percentile comes from.
 //! * [`identity`]: how a peer id follows from the network's secret and a name.
+//! * [`private_key`]: the pre-shared key of a private network, and the file that holds it.
 //! * [`bootstrap`]: addresses of hosts that agents connect to at the start.
 //! * [`transport`]: what libp2p runs over.
 //! * [`duration`]: durations as people write them (`1s`, `500ms`).
@@ -16,6 +17,7 @@ pub mod duration;
 pub mod envelope;
 pub mod histogram;
 pub mod identity;
+pub mod private_key;
 pub mod report;
 pub mod transport;
 #[cfg(feature = "crd")]

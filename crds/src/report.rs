@@ -14,6 +14,8 @@ pub const VERSION: u32 = 2;
 pub const MAX_BYTES: usize = 2 << 20;
 /// Most peers that an agent reports.
 pub const MAX_PEERS: usize = 512;
+/// Most strangers that an agent names.
+pub const MAX_STRANGERS: usize = 8;
 /// Longest nonce, in characters.
 pub const MAX_NONCE: usize = 64;
 /// Path on the agent's HTTP port. Needs the query parameter `nonce`: 1 to [`MAX_NONCE`] hex digits.
@@ -29,7 +31,7 @@ pub const STAMP_PORT: u16 = 8620;
 pub const HOST_LATE_NANOS: u64 = 3_000_000;
 
 /// One agent's report.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
     /// [`VERSION`].
@@ -53,6 +55,12 @@ pub struct Report {
     /// What the agent's own host did to it, over the window.
     #[serde(default)]
     pub host: HostReport,
+    /// The keys of the private network. Left out if it is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub private_network: Option<PrivateNetworkReport>,
+    /// Who was turned away.
+    #[serde(default)]
+    pub strangers: StrangersReport,
     /// The members that this agent knows, at most [`MAX_PEERS`], ordered by name.
     pub peers: Vec<PeerReport>,
 }
@@ -173,6 +181,69 @@ pub struct NetworkReport {
     pub hosts: Histogram,
     /// The part of it that passed at the peer, between receiving and answering, in nanoseconds.
     pub peer_host: Histogram,
+}
+
+/// Which keys an agent of a private network has, by their fingerprints.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PrivateNetworkReport {
+    /// The key that it connects by.
+    pub key: String,
+    /// Further keys that it accepts.
+    pub accepted: Vec<String>,
+}
+
+/// Who an agent turned away: counts since its start, and the last ones by their address.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StrangersReport {
+    /// Connections that began without the key of the private network.
+    pub without_key: u64,
+    /// Connections that began with another key.
+    pub another_key: u64,
+    /// Peers that don't hold the network's secret, each time that they were turned away.
+    pub no_member: u64,
+    /// The ones met last, at most [`MAX_STRANGERS`], the last one first.
+    pub recent: Vec<StrangerReport>,
+}
+
+impl StrangersReport {
+    /// All of them.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.without_key
+            .saturating_add(self.another_key)
+            .saturating_add(self.no_member)
+    }
+}
+
+/// One address that was turned away.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StrangerReport {
+    /// Where it is: an IP address.
+    pub address: String,
+    /// Why it was turned away.
+    pub reason: StrangerReason,
+    /// The peer that it is, if it came that far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer_id: Option<String>,
+    /// How often, as far as this is remembered.
+    pub times: u64,
+    /// How long ago for the last time, in milliseconds.
+    pub age_millis: u64,
+}
+
+/// Why somebody was turned away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum StrangerReason {
+    /// It began without the key of the private network, as if there were none.
+    WithoutKey,
+    /// It does not have a key that is accepted here.
+    AnotherKey,
+    /// It does not hold the network's secret.
+    NoMember,
 }
 
 #[cfg(test)]

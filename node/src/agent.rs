@@ -21,6 +21,7 @@ use crate::{
     config::Config,
     host,
     http::{self, Shared},
+    private::{Keys, reload},
     reporting::{Identity, Reporting},
     stamp,
     swarm::{self, EventLoop},
@@ -118,7 +119,13 @@ impl Agent {
             network: config.network.clone(),
             name: config.name.clone(),
         };
-        let reporting = Reporting::new(identity, config.probe.window, started.elapsed());
+        let private = config.private.as_ref();
+        let keys = private.map(|private| Keys::new(private.keys.clone(), private.grace));
+        let follow = private.and_then(|private| {
+            let file = private.file.clone()?;
+            Some(reload::follow(keys.clone()?, file, private.reread))
+        });
+        let reporting = Reporting::new(identity, keys.clone(), config.probe.window, started.elapsed());
         let shared = Shared::new(reporting, key.clone(), started);
         let (stop, stopping) = watch::channel(false);
         let (ended, mut ends) = mpsc::channel(3);
@@ -133,7 +140,7 @@ impl Agent {
 
         let stop_swarm = stopping.clone();
         spawn("swarm", ended.clone(), async move {
-            EventLoop::new(config, key, started, events, listening, stamp)?
+            EventLoop::new(config, key, started, events, listening, stamp, keys.as_ref())?
                 .run(stop_swarm)
                 .await?;
             Ok(())
@@ -142,9 +149,13 @@ impl Agent {
             let listener = TcpListener::from_std(listener)?;
             let events = tokio::spawn(take_events(received, shared.clone()));
             let host = tokio::spawn(watch_host(shared.clone()));
+            let follow = follow.map(tokio::spawn);
             http::serve(listener, shared, stopping).await;
             events.abort();
             host.abort();
+            if let Some(follow) = follow {
+                follow.abort();
+            }
             Ok(())
         })?;
 

@@ -1,10 +1,11 @@
 //! The agent's configuration: the only reader of flags, environment and files.
 
+mod private;
 mod values;
 
 use std::{
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -15,6 +16,7 @@ use peernet_api::{
     report::{self, StampClock},
 };
 
+pub use self::private::{Private, swarm_keys};
 use self::values::{
     any_port, bootstrap_peers, count, flag, invalid, name, network, pod_ip, port, seeds, stamp_clock, time,
 };
@@ -95,6 +97,12 @@ pub struct Args {
     /// Peers that are dialed for ever, as multiaddrs that end in /p2p/PEER-ID, separated by commas.
     #[arg(long, env = "PEERNET_BOOTSTRAP_PEERS", default_value = "")]
     pub bootstrap_peers: String,
+    /// Whether only those may connect who have the private network's key.
+    #[arg(long, env = "PEERNET_PRIVATE_NETWORK", default_value = "false")]
+    pub private_network: String,
+    /// File with the private network's key. Without it, the key follows from the network's secret.
+    #[arg(long, env = "PEERNET_SWARM_KEY_FILE", default_value = "")]
+    pub swarm_key_file: String,
     /// How to write the log: json or text.
     #[arg(long, env = "LOG_FORMAT", default_value = "text")]
     pub log_format: String,
@@ -139,6 +147,8 @@ pub struct Config {
     pub kademlia: bool,
     /// Peers that are dialed for ever.
     pub bootstrap: Vec<Bootstrap>,
+    /// The private network, if it is one.
+    pub private: Option<Private>,
 }
 
 /// The pace of probes.
@@ -212,10 +222,14 @@ impl Args {
     /// # Errors
     /// The first setting that can't be used, by the name of its variable.
     pub fn config(&self) -> Result<Config, Invalid> {
+        let secret = self.secret()?;
+        let key_file = (!self.swarm_key_file.is_empty()).then(|| Path::new(&self.swarm_key_file));
+        let is_private = flag("PEERNET_PRIVATE_NETWORK", &self.private_network)?;
         let config = Config {
             network: network(&self.network)?,
             name: name(&self.name)?,
-            secret: self.secret()?,
+            private: private::private(is_private, key_file, &secret)?,
+            secret,
             listen: pod_ip(&self.pod_ip)?,
             p2p_port: port("PEERNET_P2P_PORT", &self.p2p_port)?,
             http: None,

@@ -6,7 +6,7 @@
 //! ```text
 //! swarm thread                                   reporting thread
 //!   swarm (event loop) ── events, never waited for ──►  reporting (ledger) ──►  http: report, metrics, health
-//!     ├ transport: TCP, Noise, Yamux                     ▲
+//!     ├ transport: TCP, private, Noise, Yamux            ▲
 //!     ├ behaviour: admission, ping, stamp::agreement,    │
 //!     │            identify, kad, mdns                   │
 //!     ├ membership: who is a member                      │
@@ -16,6 +16,7 @@
 //!
 //! * [`agent`] puts it together; [`config`] is the only reader of flags, environment and files.
 //! * [`swarm`] owns the swarm; [`ping`] and [`stamp`] are the measuring instruments; [`admission`] limits connections.
+//! * [`private`] lets in only who has the private network's key; [`strangers`] remembers who was turned away.
 //! * [`ledger`] is what was measured; [`reporting`] turns it into reports; [`metrics`] into Prometheus' text.
 //! * [`host`] asks the kernel what the agent's host does to it.
 //!
@@ -23,7 +24,7 @@
 //!
 //! * The event loop never waits: not for HTTP, not for the resolver, not for another thread. What doesn't fit into a
 //!   channel is dropped and counted.
-//! * [`ledger`], [`membership`], [`discovery::planner`] and all of [`stamp`] but its sockets are pure: time, packets and
+//! * [`ledger`], [`membership`], [`strangers`], [`discovery::planner`] and all of [`stamp`] but its sockets are pure: time, packets and
 //!   connections are arguments.
 //! * Only members are measured and reported, fed to Kademlia, and kept connected. A member is who can prove that it
 //!   holds the network's secret; what anybody says about others only leads to a dial.
@@ -44,8 +45,10 @@ pub mod membership;
 pub mod metrics;
 mod pace;
 pub mod ping;
+pub mod private;
 pub mod reporting;
 pub mod stamp;
+pub mod strangers;
 pub mod swarm;
 pub mod telemetry;
 pub mod transport;

@@ -24,6 +24,10 @@ pub struct Snapshot {
     pub totals: Totals,
     /// Other counts since the start.
     pub counters: Counters,
+    /// Connections that began without the private network's key.
+    pub without_key: u64,
+    /// Connections that began with another key.
+    pub another_key: u64,
     /// Members with a connection.
     pub peers: usize,
     /// Connections.
@@ -236,6 +240,16 @@ fn encode_swarm(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> Res
             ("refused", dials_refused),
         ],
     )?;
+    counters(
+        encoder,
+        "private_network_refused",
+        "Connections refused since they began without the private network's key, or with another",
+        "reason",
+        &[
+            ("without_key", snapshot.without_key),
+            ("another_key", snapshot.another_key),
+        ],
+    )?;
     for (name, help, value) in [
         (
             "stamp_unexpected",
@@ -352,6 +366,8 @@ mod tests {
         let text = encode(Snapshot {
             totals,
             counters,
+            without_key: 31,
+            another_key: 32,
             peers: 2,
             connections: 3,
         })
@@ -387,6 +403,8 @@ mod tests {
             r#"peernet_stamp_requests_total{result="limited"} 24"#,
             "peernet_stamp_unexpected_total 25",
             "peernet_strangers_rejected_total 8",
+            r#"peernet_private_network_refused_total{reason="without_key"} 31"#,
+            r#"peernet_private_network_refused_total{reason="another_key"} 32"#,
             "peernet_events_dropped_total 7",
             "peernet_peers 2",
             "peernet_connections 3",

@@ -11,6 +11,7 @@ use crate::{
     host::{Usage, tcp::Sockets},
     ledger::{Ledger, Moment, millis},
     metrics::Snapshot,
+    private::Keys,
     telemetry::{Event, State},
 };
 
@@ -34,16 +35,19 @@ pub struct Identity {
 #[derive(Debug)]
 pub struct Reporting {
     identity: Identity,
+    keys: Option<Keys>,
     ledger: Ledger,
     state: State,
 }
 
 impl Reporting {
-    /// Nothing measured yet. The agent counts as alive from here on, until it is silent for too long.
+    /// Nothing measured yet. The agent counts as alive from here on, until it is silent for too long. `keys`: those of the
+    /// private network, if it is one.
     #[must_use]
-    pub fn new(identity: Identity, window: Duration, now: Moment) -> Self {
+    pub fn new(identity: Identity, keys: Option<Keys>, window: Duration, now: Moment) -> Self {
         Self {
             identity,
+            keys,
             ledger: Ledger::new(window),
             state: State {
                 at: now,
@@ -109,6 +113,11 @@ impl Reporting {
             heartbeat_age_millis: millis(self.silence(now)),
             events_dropped: self.state.counters.events_dropped + self.ledger.unknown(),
             host,
+            private_network: self.keys.as_ref().map(Keys::report),
+            strangers: self
+                .state
+                .strangers
+                .report(self.state.counters.strangers_rejected, now),
             peers: fit(
                 self.ledger.rows(now),
                 report::MAX_BYTES - FRAME_BYTES - histograms,
@@ -124,6 +133,8 @@ impl Reporting {
         Snapshot {
             totals: self.ledger.totals().clone(),
             counters,
+            without_key: self.state.strangers.without_key,
+            another_key: self.state.strangers.another_key,
             peers: self.ledger.connected(),
             connections: self.state.connections,
         }
@@ -184,7 +195,7 @@ mod tests {
             network: "demo/mesh".to_owned(),
             name: "mesh-0".to_owned(),
         };
-        Reporting::new(identity, Duration::from_secs(300), Duration::ZERO)
+        Reporting::new(identity, None, Duration::from_secs(300), Duration::ZERO)
     }
 
     #[test]

@@ -8,6 +8,7 @@ use peernet_api::report::StampClock;
 use crate::{
     ledger::{Member, Moment},
     ping, stamp,
+    strangers::Strangers,
 };
 
 /// Events on the way between the threads. A probe makes two events over libp2p and one or two by STAMP: this is more
@@ -103,6 +104,8 @@ pub struct State {
     pub connections: usize,
     /// What was counted since the start.
     pub counters: Counters,
+    /// Who was turned away.
+    pub strangers: Strangers,
 }
 
 /// Counts since the agent's start.

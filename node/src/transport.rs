@@ -1,4 +1,4 @@
-//! TCP, encrypted by Noise, multiplexed by Yamux.
+//! TCP, encrypted by Noise, multiplexed by Yamux. In a private network all of it is encrypted with the pre-shared key, too.
 
 use std::{
     pin::Pin,
@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use futures::{AsyncRead, AsyncWrite};
 use libp2p::{
     Multiaddr, PeerId,
     core::{
@@ -18,25 +19,48 @@ use libp2p::{
     noise, tcp, yamux,
 };
 
+use crate::private;
+
 /// From the first packet to the end of both handshakes.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
 /// Streams on one connection. yamux gives each a window of 256 KiB: this bounds what one peer can make us hold.
 const MAX_STREAMS: usize = 32;
 
-/// The agent's only transport.
+/// The agent's only transport. `private`: the keys of the private network, if it is one.
 ///
 /// # Errors
 /// If the key does not fit Noise.
-pub fn build(key: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
+pub fn build(
+    key: &Keypair,
+    private: Option<&private::Keys>,
+) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
+    let noise = noise::Config::new(key)?;
+    let tcp = OwnPort(tcp::tokio::Transport::new(tcp::Config::default()));
+    Ok(match private {
+        Some(keys) => upgraded(keys.guard(tcp), noise),
+        None => upgraded(tcp, noise),
+    })
+}
+
+fn upgraded<T>(transport: T, noise: noise::Config) -> Boxed<(PeerId, StreamMuxerBox)>
+where
+    T: Transport<
+            Output: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+            Error: Send + Sync + 'static,
+            Dial: Send + 'static,
+            ListenerUpgrade: Send + 'static,
+        > + Send
+        + Unpin
+        + 'static,
+{
     let mut muxer = yamux::Config::default();
     muxer.set_max_num_streams(MAX_STREAMS);
-    let tcp = OwnPort(tcp::tokio::Transport::new(tcp::Config::default()));
-    Ok(tcp
+    transport
         .upgrade(Version::V1Lazy)
-        .authenticate(noise::Config::new(key)?)
+        .authenticate(noise)
         .multiplex(muxer)
         .timeout(HANDSHAKE_DEADLINE)
-        .boxed())
+        .boxed()
 }
 
 /// Dials from a port of its own, and not from the port that the agent listens on.

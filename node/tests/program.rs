@@ -122,9 +122,16 @@ fn a_setting_that_can_t_be_used_ends_it_with_code_2_and_one_sentence() {
         ("PEERNET_PROBE_INTERVAL", "often"),
         ("PEERNET_BOOTSTRAP_PEERS", "somewhere"),
         ("PEERNET_MDNS", "maybe"),
+        ("PEERNET_PRIVATE_NETWORK", "maybe"),
+        ("PEERNET_SWARM_KEY_FILE", "/nonexistent"),
         ("LOG_FORMAT", "xml"),
     ] {
-        let output = program(&secret).env(variable, value).output().unwrap();
+        let mut program = program(&secret);
+        let output = program
+            .env("PEERNET_PRIVATE_NETWORK", "true")
+            .env(variable, value)
+            .output()
+            .unwrap();
         assert_eq!(output.status.code(), Some(2), "{variable}");
         let said = said(&output);
         assert!(

@@ -67,7 +67,7 @@ pub(crate) mod tests {
     use peernet_api::{
         envelope::seal,
         identity::NetworkSecret,
-        report::{HostReport, MAX_BYTES, VERSION},
+        report::{MAX_BYTES, VERSION},
     };
 
     use super::*;
@@ -94,8 +94,7 @@ pub(crate) mod tests {
             window_millis: 300_000,
             heartbeat_age_millis: 5,
             events_dropped: 0,
-            host: HostReport::default(),
-            peers: Vec::new(),
+            ..Report::default()
         }
     }
 

@@ -22,7 +22,7 @@ use peernet_api::{
     envelope::seal,
     histogram::Histogram,
     identity::NetworkSecret,
-    report::{HostReport, NetworkReport, PeerReport, Report, VERSION},
+    report::{NetworkReport, PeerReport, Report, VERSION},
     v1alpha1::{PeerNetworkStatus, ReportOutcome, Workload},
 };
 use peernet_operator::{
@@ -35,6 +35,7 @@ use peernet_operator::{
     reports::{Expected, expire, judge},
     roster::{Roster, roster},
     status::{Input, compose, says_something_new},
+    strangers::gather,
 };
 
 const AGENTS: usize = 3;
@@ -271,8 +272,8 @@ impl World {
             window_millis: 300_000,
             heartbeat_age_millis: 5,
             events_dropped: 0,
-            host: HostReport::default(),
             peers: peers.collect(),
+            ..Report::default()
         }
     }
 
@@ -386,6 +387,8 @@ impl Operator {
             selector: String::new(),
             image: None,
             generation: Some(1),
+            private_network: None,
+            strangers: gather(&world.roster, &pulled, moment),
             previous: &shown.status,
             now,
         });

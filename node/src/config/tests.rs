@@ -1,4 +1,4 @@
-use std::{fs, path::Path};
+use std::fs;
 
 use clap::CommandFactory;
 
@@ -182,6 +182,47 @@ fn a_damaged_secret_is_refused_and_not_shown() {
     assert_eq!(error.variable, "PEERNET_SECRET_FILE");
     assert!(error.problem.contains("32 bytes, this one has 31"), "{error}");
     assert!(!error.problem.contains("0123456789abcdef"), "{error}");
+}
+
+#[test]
+fn a_private_network_s_key_is_the_file_s_or_follows_from_the_secret() {
+    let secret = SecretFile::new("private", &[1; 32]);
+    let private = |private: &str, file: &str| {
+        Args {
+            private_network: private.to_owned(),
+            swarm_key_file: file.to_owned(),
+            ..args(&secret.0)
+        }
+        .config()
+        .map(|config| config.private)
+    };
+    assert!(private("false", "").unwrap().is_none());
+    let derived = private("true", "").unwrap().unwrap();
+    assert_eq!(
+        derived.keys,
+        [NetworkSecret::new(&[1; 32]).unwrap().pre_shared_key()]
+    );
+    assert_eq!(derived.file, None);
+
+    let key = peernet_api::private_key::PreSharedKey::new([7; 32]);
+    let file = SecretFile::new("swarm-key", key.to_file().as_bytes());
+    let path = file.0.display().to_string();
+    let given = private("true", &path).unwrap().unwrap();
+    assert_eq!((given.keys, given.file), (vec![key], Some(file.0.clone())));
+
+    let damaged = SecretFile::new("damaged-key", b"/key/swarm/psk/1.0.0/\n/base16/\nhunter2\n");
+    let damaged = damaged.0.display().to_string();
+    for (is_private, file, says) in [
+        ("true", "/nonexistent", "failed to read /nonexistent"),
+        ("true", &damaged, "line 3 is no key"),
+        ("true", &damaged, &damaged),
+        ("false", &path, "PEERNET_PRIVATE_NETWORK=true"),
+    ] {
+        let error = private(is_private, file).unwrap_err();
+        assert_eq!(error.variable, "PEERNET_SWARM_KEY_FILE");
+        assert!(error.problem.contains(says), "{error}");
+        assert!(!error.problem.contains("hunter2"), "{error}");
+    }
 }
 
 #[test]

@@ -9,10 +9,11 @@ use libp2p::{
     Multiaddr, PeerId,
     core::ConnectedPoint,
     swarm::{
-        ConnectionId, DialError,
+        ConnectionId, DialError, ListenError,
         dial_opts::{DialOpts, PeerCondition},
     },
 };
+use peernet_api::report::StrangerReason;
 
 use super::EventLoop;
 use crate::{
@@ -22,6 +23,7 @@ use crate::{
         planner::{Dial, Outcome, Target},
     },
     ledger::Member,
+    private::{self, handshake::Refusal},
 };
 
 /// A connection whose peer has not said who it is by then is closed.
@@ -118,6 +120,30 @@ impl EventLoop {
         };
         if let Some(target) = target {
             self.planner.finished(target, outcome, Instant::now());
+        }
+    }
+
+    /// An inbound connection was refused. Who does not have the private network's key, or is known as no member, is a
+    /// stranger; limits refuse members, too.
+    pub(super) fn on_refused(&mut self, error: &ListenError, from: &Multiaddr) {
+        let reason = match error {
+            ListenError::Denied { cause } => match cause.downcast_ref::<admission::Refused>() {
+                Some(admission::Refused::Stranger) => StrangerReason::NoMember,
+                _ => return,
+            },
+            ListenError::Transport(error) => match private::handshake::refusal(error) {
+                Some(Refusal::WithoutKey) => StrangerReason::WithoutKey,
+                Some(Refusal::AnotherKey) => StrangerReason::AnotherKey,
+                None => return,
+            },
+            ListenError::Aborted | ListenError::WrongPeerId { .. } | ListenError::LocalPeerId { .. } => {
+                return;
+            }
+        };
+        let address = Address::parse(from).map(|address| address.ip());
+        let now = Instant::now().saturating_duration_since(self.started);
+        if self.strangers.note(address, reason, None, now) && reason != StrangerReason::NoMember {
+            tracing::info!(%from, ?reason, "turned away: not of this private network");
         }
     }
 

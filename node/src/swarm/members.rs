@@ -3,10 +3,14 @@
 use std::time::Instant;
 
 use libp2p::{PeerId, identify, swarm::ConnectionId};
+use peernet_api::report::StrangerReason;
 
 use super::{EventLoop, KAD_SEARCH};
 use crate::{
-    discovery::{Address, dialable, planner::Outcome},
+    discovery::{
+        Address, dialable,
+        planner::{Link, Outcome},
+    },
     ledger::Member,
     membership::{self, Announced},
 };
@@ -16,12 +20,7 @@ impl EventLoop {
         let Some(link) = self.links.get_mut(&peer) else {
             return;
         };
-        let seen_from = link
-            .dialed
-            .iter()
-            .map(Address::ip)
-            .chain(link.sources.iter().copied())
-            .next();
+        let seen_from = link.address();
         let claimed: Vec<Address> = dialable(&info.listen_addrs, seen_from)
             .filter(|address| !self.planner.is_own(address))
             .collect();
@@ -92,6 +91,10 @@ impl EventLoop {
         tracing::info!(%peer, says, "turned away: not a member of this network");
         self.counters.strangers_rejected += 1;
         let now = Instant::now();
+        let address = self.links.get(&peer).and_then(Link::address);
+        let since_start = now.saturating_duration_since(self.started);
+        self.strangers
+            .note(address, StrangerReason::NoMember, Some(peer), since_start);
         let targets = self
             .connections
             .values()

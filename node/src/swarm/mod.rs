@@ -1,4 +1,5 @@
-//! The event loop: the only owner of the swarm. It never blocks, takes no lock and waits for no other thread. What it
+//! The event loop: the only owner of the swarm. It never blocks and waits for no other thread; the one lock that it takes
+//! (on the private network's keys) is held for as long as it takes to copy a few of them. What it
 //! decides by itself is who is a member; whom to dial is the planner's business, and numbers are the ledger's.
 
 mod connections;
@@ -43,7 +44,8 @@ use crate::{
         planner::{Link, Planner, Source, Target},
     },
     ledger::Member,
-    ping, stamp,
+    ping, private, stamp,
+    strangers::Strangers,
     telemetry::{Counters, Event, State},
     transport,
 };
@@ -99,11 +101,13 @@ pub struct EventLoop {
     events: mpsc::Sender<Event>,
     counters: Counters,
     stamp: Option<Stamping>,
+    strangers: Strangers,
 }
 
 impl EventLoop {
     /// Builds the swarm and starts to listen. Needs a tokio runtime around it. `listening` hears of the first address.
-    /// `stamp`: the thread that sends and reflects STAMP probes, and where it says which sessions are silent.
+    /// `stamp`: the thread that sends and reflects STAMP probes, and where it says which sessions are silent. `keys`: those
+    /// of the private network, if it is one.
     ///
     /// # Errors
     /// If no port can be had.
@@ -114,9 +118,10 @@ impl EventLoop {
         events: mpsc::Sender<Event>,
         listening: oneshot::Sender<SocketAddr>,
         stamp: Option<(stamp::Handle, mpsc::Receiver<PeerId>)>,
+        keys: Option<&private::Keys>,
     ) -> Result<Self, Error> {
         let own_id = key.public().to_peer_id();
-        let transport = transport::build(&key)?;
+        let transport = transport::build(&key, keys)?;
         let stamp_port = stamp.as_ref().map(|(handle, _)| handle.reflector().port());
         let behaviour = Behaviour::new(&config, &key, stamp_port);
         let mut swarm = Swarm::new(
@@ -175,6 +180,7 @@ impl EventLoop {
             events,
             counters: Counters::default(),
             stamp: stamp.map(|(handle, stale)| Stamping::new(handle, stale)),
+            strangers: Strangers::default(),
             config,
         })
     }
@@ -250,6 +256,7 @@ impl EventLoop {
                 ..
             } => {
                 tracing::debug!(%error, from = %send_back_addr, "an inbound connection failed");
+                self.on_refused(&error, &send_back_addr);
             }
             SwarmEvent::NewListenAddr { address, .. } => self.on_listening(&address),
             SwarmEvent::ListenerClosed {
@@ -405,6 +412,7 @@ impl EventLoop {
             members: members.collect(),
             connections: admission.established(),
             counters,
+            strangers: self.strangers.clone(),
         };
         self.tell(Event::State(state));
     }

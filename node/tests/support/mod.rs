@@ -60,6 +60,7 @@ pub(crate) fn config(secret_byte: u8, name: &str, seeds: &[SocketAddr]) -> Confi
         mdns: false,
         kademlia: false,
         bootstrap: Vec::new(),
+        private: None,
     }
 }
 

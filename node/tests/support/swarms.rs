@@ -15,7 +15,7 @@ pub(crate) fn swarm<B: NetworkBehaviour>(behaviour: impl FnOnce(&Keypair) -> B) 
     let config =
         libp2p::swarm::Config::with_tokio_executor().with_idle_connection_timeout(Duration::from_secs(3600));
     Swarm::new(
-        transport::build(&key).unwrap(),
+        transport::build(&key, None).unwrap(),
         behaviour(&key),
         key.public().to_peer_id(),
         config,

@@ -23,6 +23,15 @@ pub struct Link {
     pub member: bool,
 }
 
+impl Link {
+    /// Where the peer is: rather where we reached it than where it comes from.
+    #[must_use]
+    pub fn address(&self) -> Option<IpAddr> {
+        let dialed = self.dialed.first().map(Address::ip);
+        dialed.or_else(|| self.sources.first().copied())
+    }
+}
+
 /// The connections, by the questions that are asked about them.
 pub(super) struct View<'a> {
     links: &'a HashMap<PeerId, Link>,
