@@ -134,7 +134,8 @@ fn an_empty_spec_gets_every_default() {
     assert_eq!(
         spec,
         json!({
-            "workload": "StatefulSet", "replicas": 3, "hostNetwork": false, "podTemplate": {},
+            "workload": "StatefulSet", "replicas": 3, "privateNetwork": {"enabled": false},
+            "hostNetwork": false, "podTemplate": {},
             "discovery": {"dns": true, "mdns": true, "kademlia": true},
             "probe": {"interval": "1s", "timeout": "2s", "window": "5m", "peersPerNode": 64, "burst": 5,
                 "stamp": {"enabled": true, "openReflector": false}},
@@ -207,6 +208,11 @@ fn rules_name_the_field_and_say_what_to_do() {
         ),
         (
             "demo",
+            json!({"privateNetwork": {"secretRef": {"name": "own"}}}),
+            "spec.privateNetwork.secretRef: needs spec.privateNetwork.enabled",
+        ),
+        (
+            "demo",
             json!({"podTemplate": {"labels": {"app.kubernetes.io/name": "mine"}}}),
             "spec.podTemplate.labels: labels under peernet.dev/",
         ),
@@ -226,6 +232,8 @@ fn rules_accept_what_is_right() {
         json!({"probe": {"interval": "1m30s", "window": "15m"}}),
         json!({"probe": {"burst": 1, "stamp": {"enabled": false}}}),
         json!({"probe": {"burst": 16, "stamp": {"openReflector": true}}}),
+        json!({"privateNetwork": {"enabled": true}}),
+        json!({"privateNetwork": {"enabled": true, "secretRef": {"name": "own"}}}),
         json!({"podTemplate": {"labels": {"team": "net"}}}),
     ] {
         assert_eq!(refusal("demo", spec.clone()), "", "{spec}");

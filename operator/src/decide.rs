@@ -8,6 +8,7 @@ use peernet_api::{
 use crate::{
     network::{Identity, Network, NodeDefaults},
     observe::{Observed, SecretState},
+    private_network,
     resources::FINGERPRINT_ANNOTATION,
 };
 
@@ -51,6 +52,9 @@ pub fn decide(
             });
         }
     };
+    if let Some(stall) = private_network::stall(&observed.key) {
+        return Decision::Stall(stall);
+    }
     let fingerprint = observed
         .workload
         .as_ref()
@@ -97,6 +101,7 @@ mod tests {
     use crate::{
         network::fixtures::{defaults, resource},
         observe::ObservedWorkload,
+        private_network::KeyState,
     };
 
     fn decided(
@@ -113,6 +118,7 @@ mod tests {
         });
         let observed = Observed {
             secret,
+            key: KeyState::default(),
             workload,
             pods: Vec::new(),
         };

@@ -12,6 +12,7 @@
 //! | [`transitions`]: events | [`measure`]: from reports to numbers |
 //! | [`clock`]: the API server's time | [`metrics`]: what is counted, and the newest numbers |
 //! | [`http`]: probes and metrics | [`conditions`], [`status`]: what the resource shows |
+//! | | [`private_network`], [`strangers`]: who has the key, and who was turned away |
 //!
 //! Invariants:
 //! * Only [`apply`] and the status write of [`reconcile`] change anything in the cluster, under one field manager.
@@ -34,10 +35,12 @@ pub mod measure;
 pub mod metrics;
 pub mod network;
 pub mod observe;
+pub mod private_network;
 pub mod pull;
 pub mod reconcile;
 pub mod reports;
 pub mod resources;
 pub mod roster;
 pub mod status;
+pub mod strangers;
 pub mod transitions;

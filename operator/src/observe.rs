@@ -1,4 +1,4 @@
-//! What is in the cluster: the Secret by one read, all else from watched copies. The conversions are pure.
+//! What is in the cluster: the Secrets by one read each, all else from watched copies. The conversions are pure.
 
 use std::net::IpAddr;
 
@@ -13,12 +13,13 @@ use kube::{
 };
 use peernet_api::{
     identity::{NetworkSecret, SECRET_KEY},
-    v1alpha1::Workload,
+    v1alpha1::{PeerNetworkSpec, Workload},
 };
 
 use crate::{
     api_call::{ApiCallError, with_deadline},
     network::Identity,
+    private_network::{self, KeyState},
     resources::{FINGERPRINT_ANNOTATION, NETWORK_LABEL},
 };
 
@@ -61,6 +62,8 @@ impl Stores {
 pub struct Observed {
     /// The Secret of the network's identities.
     pub secret: SecretState,
+    /// The key of the private network.
+    pub key: KeyState,
     /// What runs the agents, if it exists. While one kind replaces the other, the one that is wanted.
     pub workload: Option<ObservedWorkload>,
     /// The pods of the network, of either kind of workload.
@@ -114,8 +117,7 @@ pub struct ObservedPod {
     pub problem: Option<String>,
 }
 
-/// Reads the Secret and gathers what the watches know about a network. `wanted` is the kind of workload that the
-/// resource asks for.
+/// Reads the Secrets and gathers what the watches know about a network of this spec.
 ///
 /// # Errors
 /// If the Secret can't be read.
@@ -123,10 +125,16 @@ pub async fn observe(
     client: &Client,
     stores: &Stores,
     identity: &Identity,
-    wanted: Workload,
+    spec: &PeerNetworkSpec,
 ) -> Result<Observed, ApiCallError> {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &identity.namespace);
     let secret = with_deadline("get the Secret", secrets.get_opt(&identity.secret_name())).await?;
+    let key_secret = match private_network::wanted(&spec.private_network) {
+        Some(wanted) => {
+            with_deadline("get the private network's Secret", secrets.get_opt(&wanted.name)).await?
+        }
+        None => None,
+    };
     let mut workloads: Vec<ObservedWorkload> = [
         owned(&stores.stateful_sets, identity).map(|set| stateful_set(&set)),
         owned(&stores.daemon_sets, identity).map(|set| daemon_set(&set)),
@@ -134,7 +142,7 @@ pub async fn observe(
     .into_iter()
     .flatten()
     .collect();
-    workloads.sort_by_key(|workload| workload.kind != wanted);
+    workloads.sort_by_key(|workload| workload.kind != spec.workload);
     let mut pods: Vec<_> = stores
         .pods
         .state()
@@ -146,6 +154,7 @@ pub async fn observe(
     pods.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(Observed {
         secret: secret_state(secret.as_ref(), identity),
+        key: private_network::key_state(&spec.private_network, key_secret.as_ref()),
         workload: workloads.into_iter().next(),
         pods,
     })

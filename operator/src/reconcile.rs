@@ -28,11 +28,13 @@ use crate::{
     metrics::Metrics,
     network::{Identity, Network, NodeDefaults},
     observe::{Observed, SecretState, Stores, observe},
+    private_network,
     pull::Puller,
     reports::expire,
     resources::{desired, selector_text},
     roster::{Roster, roster},
     status::{Input, compose, says_something_new, was_whole},
+    strangers,
     transitions::{publish, transitions},
 };
 
@@ -117,7 +119,7 @@ pub async fn reconcile(resource: Arc<PeerNetwork>, context: Arc<Context>) -> Res
         return Ok(Action::await_change());
     }
     let spec = &resource.spec;
-    let mut observed = observe(&context.client, &context.stores, &identity, spec.workload)
+    let mut observed = observe(&context.client, &context.stores, &identity, spec)
         .await
         .map_err(Error::Observe)?;
     let progress = build(&context, &identity, &resource, &mut observed).await?;
@@ -144,6 +146,10 @@ pub async fn reconcile(resource: Arc<PeerNetwork>, context: Arc<Context>) -> Res
             .workload
             .as_ref()
             .is_some_and(|workload| workload.settled);
+    let secret = match &observed.secret {
+        SecretState::Valid(secret) => Some(secret),
+        _ => None,
+    };
     let facts = Facts {
         stall: progress.stall.as_ref(),
         settled,
@@ -160,6 +166,8 @@ pub async fn reconcile(resource: Arc<PeerNetwork>, context: Arc<Context>) -> Res
             .image
             .or_else(|| previous.columns.as_ref()?.image.clone()),
         generation: resource.metadata.generation,
+        private_network: private_network::status(&observed.key, secret, &pulled),
+        strangers: strangers::gather(&roster, &pulled, moment),
         previous,
         now,
     });
@@ -170,7 +178,8 @@ pub async fn reconcile(resource: Arc<PeerNetwork>, context: Arc<Context>) -> Res
             .await
             .map_err(Error::Status)?;
         context.writes.note(&identity.path(), moment);
-        let told = transitions(&previous.conditions, &next.conditions, was_whole(previous));
+        let mut told = transitions(&previous.conditions, &next.conditions, was_whole(previous));
+        told.extend(strangers::knocked(previous, &next));
         for transition in &told {
             tracing::info!(
                 reason = transition.reason,

@@ -50,4 +50,10 @@ pub mod reason {
     pub const SECRET_DAMAGED: &str = "SecretDamaged";
     /// The network's Secret is another than the one that its running nodes have.
     pub const SECRET_CHANGED: &str = "SecretChanged";
+    /// The Secret that `spec.privateNetwork.secretRef` names does not exist.
+    pub const KEY_SECRET_MISSING: &str = "KeySecretMissing";
+    /// The Secret that `spec.privateNetwork.secretRef` names does not hold the key of a private network.
+    pub const KEY_SECRET_DAMAGED: &str = "KeySecretDamaged";
+    /// Of an Event: somebody tried to connect to a private network without its key.
+    pub const STRANGERS_TURNED_AWAY: &str = "StrangersTurnedAway";
 }

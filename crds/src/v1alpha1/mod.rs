@@ -10,13 +10,14 @@ mod spec;
 mod status;
 
 pub use spec::{
-    Discovery, ImagePullPolicy, ImagePullSecret, PeerNetwork, PeerNetworkSpec, PodTemplate, Probe, Resources,
-    Stamp, Toleration, TolerationEffect, TolerationOperator, TopologySpreadConstraint, WhenUnsatisfiable,
-    Workload,
+    Discovery, ImagePullPolicy, ImagePullSecret, PeerNetwork, PeerNetworkSpec, PodTemplate, PrivateNetwork,
+    PrivateNetworkSecret, Probe, Resources, Stamp, Toleration, TolerationEffect, TolerationOperator,
+    TopologySpreadConstraint, WhenUnsatisfiable, Workload,
 };
 pub use status::{
-    Clock, Columns, Distribution, LateEnd, Link, LossStatus, MAX_NODE_ROWS, MAX_WORST_LINKS, MAX_ZONE_PAIRS,
-    NetworkDistribution, NodeStatus, PeerNetworkStatus, PeersStatus, ReportOutcome, ZonePair,
+    Clock, Columns, Distribution, LateEnd, Link, LossStatus, MAX_NODE_ROWS, MAX_STRANGERS, MAX_WORST_LINKS,
+    MAX_ZONE_PAIRS, NetworkDistribution, NodeStatus, PeerNetworkStatus, PeersStatus, PrivateNetworkStatus,
+    ReportOutcome, Stranger, StrangerReason, StrangersStatus, ZonePair,
 };
 
 /// The CustomResourceDefinition as YAML, as it lies in `crds/peernetworks.yaml` and in the chart.

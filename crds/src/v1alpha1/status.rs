@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 pub const MAX_NODE_ROWS: usize = 64;
 /// Most rows of [`PeerNetworkStatus::worst_links`].
 pub const MAX_WORST_LINKS: usize = 5;
+/// Most rows of [`StrangersStatus::recent`].
+pub const MAX_STRANGERS: usize = 8;
 /// Most rows of [`PeerNetworkStatus::zones`].
 pub const MAX_ZONE_PAIRS: usize = 16;
 
@@ -106,6 +108,14 @@ pub struct PeerNetworkStatus {
     /// Number of nodes that `nodes` has no room for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nodes_omitted: Option<i32>,
+
+    /// The key of the private network, if it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub private_network: Option<PrivateNetworkStatus>,
+
+    /// Who was turned away of late. Left out if nobody was within the last 10 minutes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strangers: Option<StrangersStatus>,
 
     /// When the newest sample behind these numbers was taken, by the API server's clock. If this grows old, so do the numbers:
     /// nobody writes them anew.
@@ -361,6 +371,62 @@ pub struct NodeStatus {
     /// are no loss.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_limited: Option<i64>,
+}
+
+/// The key of a private network.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PrivateNetworkStatus {
+    /// Fingerprint of the key that agents are to connect by: the first one of the Secret. It tells nothing about the key.
+    #[schemars(length(max = 16))]
+    pub key_fingerprint: String,
+    /// Nodes that connect by it, of those that reported. While a change of the Secret makes its way, some still connect by
+    /// the key before.
+    pub nodes_on_key: i32,
+    /// Nodes that reported.
+    pub nodes_reporting: i32,
+}
+
+/// Who was turned away.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StrangersStatus {
+    /// How often somebody was turned away since the agents' start, over all nodes that reported.
+    pub turned_away: i64,
+    /// Those turned away within the last 10 minutes, the last one first, at most 8.
+    #[schemars(length(max = 8))]
+    pub recent: Vec<Stranger>,
+}
+
+/// One address that was turned away.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Stranger {
+    /// Where it is: an IP address.
+    #[schemars(length(max = 64))]
+    pub address: String,
+    /// Why it was turned away.
+    pub reason: StrangerReason,
+    /// The libp2p peer that it is, if it came that far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub peer_id: Option<String>,
+    /// The node that turned it away last.
+    #[schemars(length(max = 253))]
+    pub node: String,
+    /// When, for the last time, by the API server's clock.
+    pub last_time: Time,
+}
+
+/// Why somebody was turned away.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema)]
+pub enum StrangerReason {
+    /// It began without the key of the private network, as if there were none.
+    WithoutKey,
+    /// It does not have a key that is accepted here.
+    AnotherKey,
+    /// It does not hold the network's Secret.
+    NoMember,
 }
 
 /// What became of a node's report. Only accepted ones are in any number.

@@ -18,12 +18,13 @@ use peernet_api::{
 };
 
 use super::{CONTAINER, labels, selector};
-use crate::network::Network;
+use crate::{network::Network, private_network};
 
 /// User and group of the agents, as in their image.
 const USER: i64 = 65_532;
 const SECRET_DIR: &str = "/etc/peernet/secret";
-const SECRET_VOLUME: &str = "secret";
+const SWARM_KEY_DIR: &str = "/etc/peernet/swarm-key";
+const SWARM_KEY: &str = "swarm.key";
 
 pub(super) fn template(network: &Network) -> PodTemplateSpec {
     let pod = &network.spec.pod_template;
@@ -37,20 +38,7 @@ pub(super) fn template(network: &Network) -> PodTemplateSpec {
         }),
         spec: Some(PodSpec {
             containers: vec![container(network)],
-            volumes: Some(vec![Volume {
-                name: SECRET_VOLUME.to_owned(),
-                secret: Some(SecretVolumeSource {
-                    secret_name: Some(network.identity.secret_name()),
-                    items: Some(vec![KeyToPath {
-                        key: SECRET_KEY.to_owned(),
-                        path: SECRET_KEY.to_owned(),
-                        mode: None,
-                    }]),
-                    default_mode: Some(0o444),
-                    optional: None,
-                }),
-                ..Volume::default()
-            }]),
+            volumes: Some(volumes(network)),
             // Agents have no business with the API server.
             automount_service_account_token: Some(false),
             enable_service_links: Some(false),
@@ -119,14 +107,65 @@ fn container(network: &Network) -> Container {
             read_only_root_filesystem: Some(true),
             ..SecurityContext::default()
         }),
-        volume_mounts: Some(vec![VolumeMount {
-            name: SECRET_VOLUME.to_owned(),
-            mount_path: SECRET_DIR.to_owned(),
-            read_only: Some(true),
-            ..VolumeMount::default()
-        }]),
+        volume_mounts: Some(
+            secrets(network)
+                .map(|secret| VolumeMount {
+                    name: secret.volume.to_owned(),
+                    mount_path: secret.folder.to_owned(),
+                    read_only: Some(true),
+                    ..VolumeMount::default()
+                })
+                .collect(),
+        ),
         ..Container::default()
     }
+}
+
+/// A Secret of which the agents read one key as a file.
+struct MountedSecret {
+    volume: &'static str,
+    folder: &'static str,
+    name: String,
+    key: String,
+    file: &'static str,
+}
+
+fn secrets(network: &Network) -> impl Iterator<Item = MountedSecret> {
+    let identity = MountedSecret {
+        volume: "secret",
+        folder: SECRET_DIR,
+        name: network.identity.secret_name(),
+        key: SECRET_KEY.to_owned(),
+        file: SECRET_KEY,
+    };
+    let swarm_key = private_network::wanted(&network.spec.private_network).map(|wanted| MountedSecret {
+        volume: "swarm-key",
+        folder: SWARM_KEY_DIR,
+        name: wanted.name.clone(),
+        key: wanted.key.clone(),
+        file: SWARM_KEY,
+    });
+    std::iter::once(identity).chain(swarm_key)
+}
+
+/// Mounted as folders: the kubelet never changes a file that is mounted by its own path.
+fn volumes(network: &Network) -> Vec<Volume> {
+    secrets(network)
+        .map(|secret| Volume {
+            name: secret.volume.to_owned(),
+            secret: Some(SecretVolumeSource {
+                secret_name: Some(secret.name),
+                items: Some(vec![KeyToPath {
+                    key: secret.key,
+                    path: secret.file.to_owned(),
+                    mode: None,
+                }]),
+                default_mode: Some(0o444),
+                optional: None,
+            }),
+            ..Volume::default()
+        })
+        .collect()
 }
 
 /// What the agents listen on. With `hostNetwork` the scheduler keeps these ports of a node for one pod.
@@ -188,6 +227,16 @@ fn environment(network: &Network) -> Vec<EnvVar> {
         ),
         value("LOG_FORMAT", "json".to_owned()),
     ];
+    // A network that is not private has no word of it: its pods need no restart for a new operator's sake.
+    if spec.private_network.enabled {
+        environment.push(value("PEERNET_PRIVATE_NETWORK", true.to_string()));
+    }
+    if private_network::wanted(&spec.private_network).is_some() {
+        environment.push(value(
+            "PEERNET_SWARM_KEY_FILE",
+            format!("{SWARM_KEY_DIR}/{SWARM_KEY}"),
+        ));
+    }
     if spec.discovery.dns {
         environment.push(value(
             "PEERNET_SEED_DNS",

@@ -247,3 +247,43 @@ fn no_empty_list_or_map_is_applied() {
     };
     check("workload", &serde_json::to_value(set).unwrap());
 }
+
+#[test]
+fn the_users_key_is_mounted_where_it_can_change_and_nothing_of_it_is_in_the_template() {
+    let mounted = |spec| -> Vec<(String, String, String)> {
+        let volumes = pod(spec).volumes.unwrap();
+        let secrets = volumes.into_iter().filter_map(|volume| volume.secret);
+        secrets
+            .map(|secret| {
+                let item = secret.items.unwrap().remove(0);
+                (secret.secret_name.unwrap(), item.key, item.path)
+            })
+            .collect()
+    };
+    let identity = ("mesh-identity", "network-secret", "network-secret");
+    let all = |secrets: &[(&str, &str, &str)]| -> Vec<(String, String, String)> {
+        let own = |(name, key, path): &(&str, &str, &str)| {
+            ((*name).to_owned(), (*key).to_owned(), (*path).to_owned())
+        };
+        secrets.iter().map(own).collect()
+    };
+    let derived = json!({"privateNetwork": {"enabled": true}});
+    let given = json!({"privateNetwork": {"enabled": true, "secretRef": {"name": "own", "key": "psk"}}});
+    assert_eq!(mounted(json!({})), all(&[identity]));
+    assert_eq!(mounted(derived.clone()), all(&[identity]));
+    assert_eq!(
+        mounted(given.clone()),
+        all(&[identity, ("own", "psk", "swarm.key")])
+    );
+    let told = |spec| {
+        let pod = pod(spec);
+        let told = ["PEERNET_PRIVATE_NETWORK", "PEERNET_SWARM_KEY_FILE"];
+        told.map(|name| env(&pod, name).unwrap_or_default())
+    };
+    assert_eq!(told(json!({})), ["", ""]);
+    assert_eq!(told(derived), ["true", ""]);
+    assert_eq!(told(given.clone()), ["true", "/etc/peernet/swarm-key/swarm.key"]);
+    let mounts = pod(given).containers[0].volume_mounts.clone().unwrap();
+    assert_eq!(mounts[1].mount_path, "/etc/peernet/swarm-key");
+    assert!(mounts.iter().all(|mount| mount.sub_path.is_none()));
+}

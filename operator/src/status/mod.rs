@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use peernet_api::v1alpha1::{
     Distribution, Link, LossStatus, MAX_NODE_ROWS, NetworkDistribution, NodeStatus, PeerNetworkStatus,
-    PeersStatus, ReportOutcome, ZonePair, conditions::READY,
+    PeersStatus, PrivateNetworkStatus, ReportOutcome, Stranger, StrangersStatus, ZonePair, conditions::READY,
 };
 
 pub use self::news::says_something_new;
@@ -20,6 +20,7 @@ use crate::{
     measure::{Loss, MemberMeasurements, Numbers, Pair, Spread},
     pull::Pulled,
     roster::Member,
+    strangers::Strangers,
 };
 
 /// Everything that a status is made of.
@@ -32,6 +33,10 @@ pub struct Input<'a> {
     pub image: Option<String>,
     /// Generation of the spec that this is about.
     pub generation: Option<i64>,
+    /// The key of the private network, and who has it.
+    pub private_network: Option<PrivateNetworkStatus>,
+    /// Who was turned away.
+    pub strangers: Strangers,
     /// The status that stands.
     pub previous: &'a PeerNetworkStatus,
     /// The time. Ages are those at this time.
@@ -97,6 +102,8 @@ pub fn compose(input: &Input<'_>) -> PeerNetworkStatus {
         zones_omitted: some_of(measured.zones_omitted),
         nodes,
         nodes_omitted: some_of(omitted),
+        private_network: input.private_network.clone(),
+        strangers: labels.strangers(&input.strangers),
         last_sample_time: measured.newest_sample_age().and_then(|age| labels.ago(age)),
         first_ready_time: previous
             .first_ready_time
@@ -127,6 +134,23 @@ struct Labels {
 impl Labels {
     fn ago(&self, age: Duration) -> Option<Time> {
         self.now.checked_sub(age).ok().map(whole_second)
+    }
+
+    fn strangers(&self, strangers: &Strangers) -> Option<StrangersStatus> {
+        let recent = strangers.recent.iter().filter_map(|stranger| {
+            Some(Stranger {
+                address: stranger.address.clone(),
+                reason: stranger.reason,
+                peer_id: stranger.peer_id.clone(),
+                node: stranger.node.clone(),
+                last_time: self.ago(stranger.age)?,
+            })
+        });
+        let recent: Vec<_> = recent.collect();
+        (!recent.is_empty()).then(|| StrangersStatus {
+            turned_away: large_count(strangers.turned_away),
+            recent,
+        })
     }
 
     fn distribution(&self, spread: &Spread) -> Distribution {

@@ -1,6 +1,6 @@
 use peernet_api::{
     identity::NetworkSecret,
-    v1alpha1::{Clock, LateEnd, Workload},
+    v1alpha1::{Clock, LateEnd, StrangerReason, Workload},
 };
 
 use super::{columns::display_loss, *};
@@ -30,6 +30,7 @@ struct Scene {
     measured: Measurements,
     settled: bool,
     stall: Option<Stall>,
+    strangers: Strangers,
     previous: PeerNetworkStatus,
     now: Timestamp,
 }
@@ -72,6 +73,7 @@ impl Scene {
             },
             settled: true,
             stall: None,
+            strangers: Strangers::default(),
             previous: PeerNetworkStatus::default(),
             now: Timestamp::from_second(1_000_000).unwrap(),
         }
@@ -89,6 +91,8 @@ impl Scene {
             selector: "a=b".into(),
             image: Some("agents:1".into()),
             generation: Some(7),
+            private_network: None,
+            strangers: self.strangers.clone(),
             previous: &self.previous,
             now: self.now,
         })
@@ -453,4 +457,35 @@ fn a_little_loss_is_never_shown_as_none() {
         .map(display_loss)
         .into();
     assert_eq!(shown, ["0%", "<0.01%", "0.02%", "0.50%", "1.2%", "12%", "100%"]);
+}
+
+#[test]
+fn strangers_are_shown_while_they_come_and_don_t_pace_the_writes() {
+    let mut scene = Scene::well();
+    assert_eq!(scene.status().strangers, None);
+    let stranger = |address: &str| crate::strangers::Stranger {
+        address: address.to_owned(),
+        reason: StrangerReason::AnotherKey,
+        peer_id: None,
+        node: "mesh-1".to_owned(),
+        age: Duration::from_secs(60),
+    };
+    let before = scene.status();
+    scene.strangers = Strangers {
+        turned_away: 5,
+        recent: vec![stranger("10.0.0.7")],
+    };
+    let first = scene.status();
+    let shown = first.strangers.clone().unwrap();
+    assert_eq!((shown.turned_away, shown.recent.len()), (5, 1));
+    assert_eq!(shown.recent[0].last_time.0.as_second(), 999_940);
+    let soon = Some(Duration::from_secs(5));
+    assert!(says_something_new(&before, &first, soon));
+    scene.strangers = Strangers {
+        turned_away: 6,
+        recent: vec![stranger("10.0.0.8"), stranger("10.0.0.7")],
+    };
+    let next = scene.status();
+    assert!(!says_something_new(&first, &next, soon));
+    assert!(says_something_new(&first, &next, Some(Duration::from_secs(30))));
 }

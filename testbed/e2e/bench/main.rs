@@ -27,6 +27,7 @@ fn main() {
             table.extend(memory(scenario, nodes, goal).await?);
         }
         table.extend(ratio(scenario).await?);
+        table.extend(private_network(scenario).await?);
         print_table(&table);
         Ok(())
     });
@@ -110,6 +111,48 @@ async fn ratio(scenario: &Scenario) -> Outcome<Vec<[String; 5]>> {
             &of(round_trip::Comparison::ratio),
             "",
             "under 3",
+        ),
+    ])
+}
+
+/// The agents' median with the key of a private network over the one without, for two pairs on the same two nodes at the
+/// same time.
+async fn private_network(scenario: &Scenario) -> Outcome<Vec<[String; 5]>> {
+    let spec = |enabled: bool| {
+        json!({
+            "replicas": 2, "probe": {"interval": "100ms", "window": "10s"}, "privateNetwork": {"enabled": enabled},
+        })
+    };
+    let plain = Network::create(scenario, "plain", spec(false)).await?;
+    let private = Network::create(scenario, "private", spec(true)).await?;
+    plain.until_ready(2).await?;
+    private.until_ready(2).await?;
+    let (mut cold, mut warm) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        sleep(Duration::from_secs(10)).await;
+        let without = plain.row("plain-0", "plain-1").await?;
+        let with = private.row("private-0", "private-1").await?;
+        for (ratios, without, with) in [
+            (&mut cold, without.rtt, with.rtt),
+            (&mut warm, without.warm, with.warm),
+        ] {
+            let medians = without.quantile(500).zip(with.quantile(500));
+            let (without, with) = medians.ok_or("the agents measured nothing")?;
+            ratios.push(with as f64 / without as f64);
+        }
+    }
+    Ok(vec![
+        row(
+            "round trip in a private network, over without",
+            &cold,
+            "",
+            "under 1.2",
+        ),
+        row(
+            "warm round trip in a private network, over without",
+            &warm,
+            "",
+            "",
         ),
     ])
 }

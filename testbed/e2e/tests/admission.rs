@@ -91,6 +91,18 @@ fn refused_specs() -> Vec<(Value, &'static str)> {
         ),
         (json!({"probe": {"peersPerNode": 0}}), "spec.probe.peersPerNode"),
         (json!({"probe": {"peersPerNode": 257}}), "spec.probe.peersPerNode"),
+        (
+            json!({"privateNetwork": {"secretRef": {"name": "own"}}}),
+            "spec.privateNetwork.secretRef: needs spec.privateNetwork.enabled",
+        ),
+        (
+            json!({"privateNetwork": {"enabled": true, "secretRef": {}}}),
+            "spec.privateNetwork.secretRef.name: Required value",
+        ),
+        (
+            json!({"privateNetwork": {"enabled": true, "secretRef": {"name": "own", "key": "../x"}}}),
+            "spec.privateNetwork.secretRef.key",
+        ),
         (json!({"hostNetwork": "yes"}), "spec.hostNetwork"),
         (json!({"image": ""}), "spec.image"),
         (json!({"image": "two words"}), "spec.image"),

@@ -12,6 +12,7 @@ mod discovery;
 mod examples;
 mod identity;
 mod numbers;
+mod private;
 mod reflector;
 mod repair;
 mod workload;
