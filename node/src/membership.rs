@@ -1,8 +1,8 @@
 //! Who is a member: whoever has the network's secret, and nobody else.
 //!
-//! An agent says its name in the agent version of libp2p's identify, as `peernet-node/VERSION (NAME; INSTANCE)`. Anybody
-//! may say any name; the noise handshake has proven the peer's id, and only the holder of the secret has the key of the
-//! id that belongs to that name. The instance tells a restarted agent from the one before it, which had the same id.
+//! An agent says its name in the agent version of libp2p's identify, as `peernet/VERSION (NAME; INSTANCE)`. Anybody may
+//! say any name; the noise handshake has proven the peer's id, and only the holder of the secret has the key of the id
+//! that belongs to that name. The instance tells a restarted agent from the one before it, which had the same id.
 
 use std::fmt;
 
@@ -11,7 +11,10 @@ use peernet_api::identity::NetworkSecret;
 
 /// Longest name that is looked at: that of a Kubernetes object.
 const MAX_NAME: usize = 253;
-const PROGRAM: &str = "peernet-node";
+/// What agents call themselves.
+const PRODUCT: &str = "peernet";
+/// What older agents do: during a rollout both are there.
+const OLDER_PRODUCT: &str = "peernet-node";
 
 /// One start of an agent, drawn at random. Announced as 16 hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,13 +54,16 @@ pub struct Announced<'a> {
 /// What we announce as identify's agent version.
 #[must_use]
 pub fn announcement(name: &str, instance: Instance) -> String {
-    format!("{PROGRAM}/{} ({name}; {instance})", peernet_api::VERSION)
+    format!("{PRODUCT}/{} ({name}; {instance})", peernet_api::VERSION)
 }
 
 /// What an announcement says, if it is one.
 #[must_use]
 pub fn announced(agent_version: &str) -> Option<Announced<'_>> {
-    let rest = agent_version.strip_prefix(PROGRAM)?.strip_prefix('/')?;
+    let (product, rest) = agent_version.split_once('/')?;
+    if product != PRODUCT && product != OLDER_PRODUCT {
+        return None;
+    }
     let (_, said) = rest.split_once(" (")?;
     let mut parts = said.strip_suffix(')')?.split("; ");
     let name = parts.next().filter(|name| is_name(name))?;
@@ -111,39 +117,47 @@ mod tests {
     }
 
     #[test]
+    fn it_reads_as_libp2p_s_agent_versions_do() {
+        let said = announcement("mesh-0", Instance(7));
+        let expected = format!("peernet/{} (mesh-0; 0000000000000007)", peernet_api::VERSION);
+        assert_eq!(said, expected);
+    }
+
+    #[test]
     fn other_versions_are_understood() {
         let before = Announced {
             name: "node-a.example.com",
             instance: None,
         };
-        assert_eq!(
-            announced("peernet-node/9.1.0-rc.1+x (node-a.example.com)"),
-            Some(before)
-        );
+        for product in ["peernet", "peernet-node"] {
+            let text = format!("{product}/9.1.0-rc.1+x (node-a.example.com)");
+            assert_eq!(announced(&text), Some(before));
+        }
         let later = Announced {
             name: "a",
             instance: Some(Instance(255)),
         };
         assert_eq!(
-            announced("peernet-node/9 (a; 00000000000000ff; more)"),
+            announced("peernet/9 (a; 00000000000000ff; more)"),
             Some(later)
         );
     }
 
     #[test]
     fn what_is_no_announcement_is_refused() {
-        let long = format!("peernet-node/1 ({})", "a".repeat(254));
+        let long = format!("peernet/1 ({})", "a".repeat(254));
         for text in [
             "",
-            "peernet-node/1",
-            "peernet-node/1 ()",
-            "peernet-node (a)",
-            "peernet-node/1 (a",
-            "peernet-node/1 (A)",
-            "peernet-node/1 (a; )",
-            "peernet-node/1 (a; 00000000000000f)",
-            "peernet-node/1 (a; +00000000000000f)",
-            "peernet-node/1 (a; 00000000000000FF)",
+            "peernet/1",
+            "peernet/1 ()",
+            "peernet (a)",
+            "peernet-nodes/1 (a)",
+            "peernet/1 (a",
+            "peernet/1 (A)",
+            "peernet/1 (a; )",
+            "peernet/1 (a; 00000000000000f)",
+            "peernet/1 (a; +00000000000000f)",
+            "peernet/1 (a; 00000000000000FF)",
             &long,
         ] {
             assert_eq!(announced(text), None, "{text}");
