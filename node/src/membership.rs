@@ -137,10 +137,7 @@ mod tests {
             name: "a",
             instance: Some(Instance(255)),
         };
-        assert_eq!(
-            announced("peernet/9 (a; 00000000000000ff; more)"),
-            Some(later)
-        );
+        assert_eq!(announced("peernet/9 (a; 00000000000000ff; more)"), Some(later));
     }
 
     #[test]

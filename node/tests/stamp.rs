@@ -11,29 +11,26 @@
 mod support;
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    net::UdpSocket,
     time::{Duration, Instant},
 };
 
-use libp2p::PeerId;
 use peernet_api::report::{NetworkReport, PeerReport, StampClock};
 use peernet_node::{
     agent::Agent,
     config::Config,
     stamp::{
-        self, Counts, Handle, Order,
-        agreement::{Keys, Reflecting, Sending},
+        agreement::Keys,
         clock::Wall,
-        run,
-        wire::{self, Key, PROBE, Reply, Request},
+        wire::{self, PROBE, Reply, Request},
     },
-    telemetry::{Event, StampNews},
+    telemetry::StampNews,
 };
-use tokio::sync::mpsc;
 
-use crate::support::{DEADLINE, config, eventually, metric_reaches, row_when};
-
-const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+use crate::support::{
+    DEADLINE, config, metric_reaches, row_when,
+    stamp::{LOCAL, Thread, keys},
+};
 
 async fn pair(change: impl Fn(&mut Config, usize)) -> [Agent; 2] {
     let mut first = config(1, "mesh-0", &[]);
@@ -124,70 +121,6 @@ async fn a_taken_port_is_named() {
     );
 }
 
-/// The thread that sends and reflects, without an agent around it.
-struct Thread {
-    handle: Handle,
-    events: mpsc::Receiver<Event>,
-    stale: mpsc::Receiver<PeerId>,
-}
-
-impl Thread {
-    fn start(open: bool) -> Self {
-        let config = stamp::Config {
-            interval: Duration::from_millis(20),
-            timeout: Duration::from_millis(200),
-            address: Some(LOCAL),
-            port: 0,
-            open,
-            clock: StampClock::Kernel,
-        };
-        let (told, events) = mpsc::channel(1024);
-        let (silent, stale) = mpsc::channel(8);
-        let (worker, handle) = run::open(config, Instant::now(), told, silent).unwrap();
-        std::thread::spawn(move || worker.run().unwrap());
-        Self {
-            handle,
-            events,
-            stale,
-        }
-    }
-
-    fn address(&self) -> SocketAddr {
-        self.handle.reflector()
-    }
-
-    /// A session in which the thread answers us, at any pace that a test has.
-    fn reflect(&self, ssid: u16, byte: u8) -> Keys {
-        let keys = keys(byte);
-        self.handle.order(Order::Reflect(Reflecting {
-            peer: PeerId::random(),
-            ssid,
-            keys: keys.clone(),
-            interval: Duration::from_millis(10),
-        }));
-        keys
-    }
-
-    async fn counts(&self, good: impl Fn(&Counts) -> bool) -> Counts {
-        eventually("the counters", || async {
-            let counts = self.handle.counts();
-            if good(&counts) {
-                Ok(counts)
-            } else {
-                Err(format!("{counts:?}"))
-            }
-        })
-        .await
-    }
-}
-
-fn keys(byte: u8) -> Keys {
-    Keys {
-        requests: Key::new(&[byte; wire::KEY]),
-        replies: Key::new(&[byte.wrapping_add(1); wire::KEY]),
-    }
-}
-
 fn client() -> UdpSocket {
     let socket = UdpSocket::bind((LOCAL, 0)).unwrap();
     socket.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -214,7 +147,8 @@ fn answer(socket: &UdpSocket, keys: &Keys) -> Reply {
 #[tokio::test]
 async fn strangers_get_silence_whatever_they_send() {
     let thread = Thread::start(false);
-    let keys = thread.reflect(7, 1);
+    let keys = keys(1);
+    thread.reflect(7, &keys);
     let stranger = client();
     let good = request(&keys, 7, 0);
     let mut flipped = good;
@@ -228,7 +162,7 @@ async fn strangers_get_silence_whatever_they_send() {
         &good[..PROBE - 1],
         &[&good[..], b"x"].concat(),
         &flipped,
-        &request(&self::keys(9), 7, 0),
+        &request(&support::stamp::keys(9), 7, 0),
     ];
     for packet in bad {
         stranger.send_to(packet, thread.address()).unwrap();
@@ -243,7 +177,8 @@ async fn strangers_get_silence_whatever_they_send() {
 #[tokio::test]
 async fn a_packet_that_was_answered_is_not_answered_again() {
     let thread = Thread::start(false);
-    let keys = thread.reflect(7, 1);
+    let keys = keys(1);
+    thread.reflect(7, &keys);
     let (member, thief) = (client(), client());
     let packet = request(&keys, 7, 3);
     member.send_to(&packet, thread.address()).unwrap();
@@ -262,7 +197,8 @@ async fn a_packet_that_was_answered_is_not_answered_again() {
 #[tokio::test]
 async fn a_flood_is_answered_at_the_agreed_pace_and_no_faster() {
     let thread = Thread::start(false);
-    let keys = thread.reflect(7, 1);
+    let keys = keys(1);
+    thread.reflect(7, &keys);
     let member = client();
     let flood = 3_000;
     let start = Instant::now();
@@ -290,7 +226,8 @@ async fn a_flood_is_answered_at_the_agreed_pace_and_no_faster() {
 #[tokio::test]
 async fn replies_tell_when_the_one_before_them_left() {
     let thread = Thread::start(false);
-    let keys = thread.reflect(7, 1);
+    let keys = keys(1);
+    thread.reflect(7, &keys);
     let member = client();
     let mut before: Option<Reply> = None;
     let mut told = 0;
@@ -315,7 +252,8 @@ async fn replies_tell_when_the_one_before_them_left() {
 #[tokio::test]
 async fn an_open_reflector_answers_anybody_in_the_unauthenticated_mode_and_members_as_before() {
     let thread = Thread::start(true);
-    let keys = thread.reflect(7, 1);
+    let keys = keys(1);
+    thread.reflect(7, &keys);
     let anybody = client();
     let mut packet = vec![0, 0, 0, 77];
     packet.extend([0x65, 0x53, 0xf1, 0, 0, 0, 0, 9, 0x80, 0x01, 0x12, 0x34]);
@@ -331,7 +269,7 @@ async fn an_open_reflector_answers_anybody_in_the_unauthenticated_mode_and_membe
     assert_eq!(answer(&anybody, &keys).request, 0);
     // Whoever claims a session must prove it, also here.
     anybody
-        .send_to(&request(&self::keys(9), 7, 1), thread.address())
+        .send_to(&request(&support::stamp::keys(9), 7, 1), thread.address())
         .unwrap();
     let counts = thread.counts(|counts| counts.refused == 1).await;
     assert_eq!(counts.reflected, 2);
@@ -347,36 +285,16 @@ async fn an_open_reflector_answers_anybody_in_the_unauthenticated_mode_and_membe
     assert!(u128::from(counts.reflected) <= earned, "{counts:?}");
 }
 
-/// The next news that is not the one that the first packets may have no stamp.
-async fn news(thread: &mut Thread) -> StampNews {
-    loop {
-        let event = tokio::time::timeout(DEADLINE, thread.events.recv()).await;
-        match event.expect("news in time").expect("a thread that runs") {
-            Event::Stamp {
-                news: StampNews::Voided,
-                ..
-            } => {}
-            Event::Stamp { news, .. } => return news,
-            other => panic!("{other:?}"),
-        }
-    }
-}
-
 #[tokio::test]
 async fn two_threads_measure_each_other_and_the_parts_add_up() {
     let mut sender = Thread::start(false);
     let reflector = Thread::start(false);
-    let keys = reflector.reflect(9, 3);
-    sender.handle.order(Order::Send(Sending {
-        peer: PeerId::random(),
-        ip: LOCAL,
-        port: reflector.address().port(),
-        ssid: 9,
-        keys,
-    }));
+    let keys = keys(3);
+    reflector.reflect(9, &keys);
+    sender.send(reflector.address().port(), 9, &keys);
     let mut samples = 0;
     while samples < 50 {
-        if let StampNews::Sample(sample) = news(&mut sender).await {
+        if let StampNews::Sample(sample) = sender.news().await {
             assert_eq!(sample.clock, StampClock::Kernel);
             assert!(sample.network > Duration::ZERO && sample.own_host > Duration::ZERO);
             assert!(sample.peer_host > Duration::ZERO);
@@ -389,15 +307,8 @@ async fn two_threads_measure_each_other_and_the_parts_add_up() {
 async fn forged_answers_are_ignored_and_a_silent_session_is_reported() {
     let mut sender = Thread::start(false);
     let reflector = client();
-    let peer = PeerId::random();
     let keys = keys(3);
-    sender.handle.order(Order::Send(Sending {
-        peer,
-        ip: LOCAL,
-        port: reflector.local_addr().unwrap().port(),
-        ssid: 9,
-        keys: keys.clone(),
-    }));
+    let peer = sender.send(reflector.local_addr().unwrap().port(), 9, &keys);
     let mut buffer = [0; 2048];
     for n in 0..10 {
         let (length, from) = reflector.recv_from(&mut buffer).unwrap();
@@ -423,7 +334,7 @@ async fn forged_answers_are_ignored_and_a_silent_session_is_reported() {
             .unwrap();
     }
     for _ in 0..10 {
-        assert_eq!(news(&mut sender).await, StampNews::LostUndirected);
+        assert_eq!(sender.news().await, StampNews::LostUndirected);
     }
     sender.counts(|counts| counts.unexpected >= 40).await;
     let stale = tokio::time::timeout(DEADLINE, sender.stale.recv()).await;

@@ -5,6 +5,7 @@
 
 pub(crate) mod echo;
 pub(crate) mod netns;
+pub(crate) mod stamp;
 pub(crate) mod swarms;
 
 use std::{future::Future, net::SocketAddr, time::Duration};

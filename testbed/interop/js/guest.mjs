@@ -1,0 +1,75 @@
+// A guest of a PeerNet network whose spec.guests.enabled is true: it holds no secret, and asks.
+//
+//   node guest.mjs NAMESPACE/NAME ADDRESS [COMMAND]...
+//
+// ADDRESS is an agent's: /ip4/POD-IP/tcp/4001. Commands, in any number and order:
+//
+//   ping              three round trips, in milliseconds
+//   find PEER-ID      where a peer is, by the DHT
+//   put KEY VALUE     stores a record in the DHT (needs spec.guests.mayWrite)
+//   get KEY           reads one
+//
+// Prints a line of JSON about the agent, and one for each command.
+import { peerIdFromString } from '@libp2p/peer-id'
+import { multiaddr } from '@multiformats/multiaddr'
+import { host, identified } from './host.mjs'
+
+const DEADLINE = 10_000
+const [network, address, ...words] = process.argv.slice(2)
+const tell = (line) => console.log(JSON.stringify(line))
+const octets = (text) => new TextEncoder().encode(text)
+const text = (octets) => new TextDecoder().decode(octets)
+
+const node = await host({ network })
+const { dht, ping } = node.services
+const connection = await node.dial(multiaddr(address), { signal: AbortSignal.timeout(DEADLINE) })
+const agent = connection.remotePeer
+const { agentVersion, protocolVersion, protocols, listenAddrs, observedAddr } = await identified(node, agent)
+tell({
+  peer: agent.toString(),
+  agentVersion,
+  protocolVersion,
+  protocols,
+  listenAddrs: listenAddrs.map(String),
+  observedAddr: String(observedAddr),
+  localAddr: connection.remoteAddr.toString()
+})
+
+// What a query of the DHT ends with, of the events that it goes through.
+async function last (query, name) {
+  let found
+  for await (const event of query) {
+    if (event.name === 'QUERY_ERROR') console.error(event.error.message)
+    if (event.name === name) found = event
+  }
+  if (found == null) throw new Error(`the query ended without ${name}`)
+  return found
+}
+
+const commands = {
+  async ping () {
+    const millis = []
+    for (let n = 0; n < 3; n++) {
+      millis.push(await ping.ping(agent, { signal: AbortSignal.timeout(DEADLINE) }))
+    }
+    return { millis }
+  },
+  async find (peer) {
+    const { peer: { id, multiaddrs } } = await last(dht.findPeer(peerIdFromString(peer), { signal: AbortSignal.timeout(DEADLINE) }), 'FINAL_PEER')
+    return { found: id.toString(), addresses: multiaddrs.map(String) }
+  },
+  async put (key, value) {
+    const { from } = await last(dht.put(octets(key), octets(value), { signal: AbortSignal.timeout(DEADLINE) }), 'PEER_RESPONSE')
+    return { stored: key, by: from.toString() }
+  },
+  async get (key) {
+    const { value } = await last(dht.get(octets(key), { signal: AbortSignal.timeout(DEADLINE) }), 'VALUE')
+    return { key, value: text(value) }
+  }
+}
+
+while (words.length > 0) {
+  const command = commands[words.shift()]
+  tell(await command(...words.splice(0, command.length)))
+}
+await node.stop()
