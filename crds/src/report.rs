@@ -61,6 +61,9 @@ pub struct Report {
     /// Who was turned away.
     #[serde(default)]
     pub strangers: StrangersReport,
+    /// Guests that are connected to this agent. Left out where the network receives none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guests: Option<u32>,
     /// The members that this agent knows, at most [`MAX_PEERS`], ordered by name.
     pub peers: Vec<PeerReport>,
 }

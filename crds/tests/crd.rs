@@ -135,6 +135,7 @@ fn an_empty_spec_gets_every_default() {
         spec,
         json!({
             "workload": "StatefulSet", "replicas": 3, "privateNetwork": {"enabled": false},
+            "guests": {"enabled": false, "max": 16},
             "hostNetwork": false, "podTemplate": {},
             "discovery": {"dns": true, "mdns": true, "kademlia": true},
             "probe": {"interval": "1s", "timeout": "2s", "window": "5m", "peersPerNode": 64, "burst": 5,

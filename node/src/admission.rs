@@ -23,6 +23,10 @@ use libp2p::{
 const MAX_STRANGERS: usize = 1024;
 /// How long a stranger is kept out. Then it may show again who it is.
 const STRANGER_TTL: Duration = Duration::from_secs(600);
+/// How long a guest that there was no room for is kept out.
+const GUEST_TTL: Duration = Duration::from_secs(10);
+/// Connections that one guest may hold.
+pub const GUEST_CONNECTIONS: usize = 2;
 
 /// Upper bounds on connections.
 #[derive(Clone, Copy, Debug)]
@@ -43,15 +47,17 @@ pub struct Limits {
 
 impl Limits {
     /// The limits of an agent that dials up to `peers` peers: as many may dial it, and a few connections more leave
-    /// room for bootstrap peers, strangers that have not been judged yet, and connections about to end.
+    /// room for bootstrap peers, strangers that have not been judged yet, and connections about to end. Guests have room
+    /// of their own, so that they can't take that of members.
     #[must_use]
-    pub fn for_peers(peers: usize) -> Self {
+    pub fn for_peers(peers: usize, guests: usize) -> Self {
+        let of_guests = guests * GUEST_CONNECTIONS;
         Self {
             pending_incoming: 32,
             pending_outgoing: 32,
-            established_incoming: peers + 8,
+            established_incoming: peers + 8 + of_guests,
             established_outgoing: peers + 8,
-            established: 2 * peers + 16,
+            established: 2 * peers + 16 + of_guests,
             established_per_peer: 4,
         }
     }
@@ -73,11 +79,30 @@ pub enum Refused {
     Stranger,
 }
 
+/// What a peer that is no member is kept from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ban {
+    /// Any connection.
+    All,
+    /// Being dialed: it may come as a guest.
+    Dials,
+    /// Any connection, for as long as a guest should wait until it asks for room again.
+    Pause,
+}
+
+/// A peer that is kept out.
+#[derive(Clone, Copy, Debug)]
+struct Stranger {
+    ban: Ban,
+    until: Instant,
+}
+
 /// Refuses connections over the limits, and strangers.
 #[derive(Debug)]
 pub struct Behaviour {
     limits: Limits,
-    strangers: HashMap<PeerId, Instant>,
+    strangers: HashMap<PeerId, Stranger>,
+    guests: HashSet<PeerId>,
     refused_strangers: u64,
     pending_incoming: HashSet<ConnectionId>,
     pending_outgoing: HashSet<ConnectionId>,
@@ -93,6 +118,7 @@ impl Behaviour {
         Self {
             limits,
             strangers: HashMap::new(),
+            guests: HashSet::new(),
             refused_strangers: 0,
             pending_incoming: HashSet::new(),
             pending_outgoing: HashSet::new(),
@@ -102,29 +128,45 @@ impl Behaviour {
         }
     }
 
-    /// Keeps a peer out for the next ten minutes. Its connections are the caller's to close.
-    pub fn keep_out(&mut self, peer: PeerId, now: Instant) {
-        self.strangers
-            .retain(|_, since| now.saturating_duration_since(*since) < STRANGER_TTL);
+    /// Keeps a peer out for the next ten minutes, or a short while. Its connections are the caller's to close.
+    pub fn keep_out(&mut self, peer: PeerId, ban: Ban, now: Instant) {
+        self.strangers.retain(|_, stranger| now < stranger.until);
         if self.strangers.len() >= MAX_STRANGERS {
-            let oldest = self
+            let first = self
                 .strangers
                 .iter()
-                .min_by_key(|(_, since)| **since)
+                .min_by_key(|(_, stranger)| stranger.until)
                 .map(|(peer, _)| *peer);
-            if let Some(oldest) = oldest {
-                self.strangers.remove(&oldest);
+            if let Some(first) = first {
+                self.strangers.remove(&first);
             }
         }
-        self.strangers.insert(peer, now);
+        let time = match ban {
+            Ban::All | Ban::Dials => STRANGER_TTL,
+            Ban::Pause => GUEST_TTL,
+        };
+        let until = now + time;
+        self.strangers.insert(peer, Stranger { ban, until });
     }
 
-    /// Whether a peer is kept out.
+    /// From now on a peer is held to the limit of guests, or no more.
+    pub fn set_guest(&mut self, peer: PeerId, guest: bool) {
+        if guest {
+            self.guests.insert(peer);
+        } else {
+            self.guests.remove(&peer);
+        }
+    }
+
+    /// Whether a peer is not to be dialed.
     #[must_use]
     pub fn is_stranger(&self, peer: &PeerId, now: Instant) -> bool {
-        self.strangers
-            .get(peer)
-            .is_some_and(|since| now.saturating_duration_since(*since) < STRANGER_TTL)
+        self.ban(peer, now).is_some()
+    }
+
+    fn ban(&self, peer: &PeerId, now: Instant) -> Option<Ban> {
+        let stranger = self.strangers.get(peer)?;
+        (now < stranger.until).then_some(stranger.ban)
     }
 
     /// Connections refused to strangers that were known as such, since the start.
@@ -146,18 +188,19 @@ impl Behaviour {
         limit: usize,
         what: &'static str,
     ) -> Result<(), ConnectionDenied> {
-        if self.is_stranger(peer, Instant::now()) {
+        if matches!(self.ban(peer, Instant::now()), Some(Ban::All | Ban::Pause)) {
             self.refused_strangers += 1;
             return Err(ConnectionDenied::new(Refused::Stranger));
         }
         check(held, limit, what)?;
         check(self.established(), self.limits.established, "connections")?;
         let of_peer = self.per_peer.get(peer).copied().unwrap_or_default();
-        check(
-            of_peer,
-            self.limits.established_per_peer,
-            "connections to one peer",
-        )
+        let limit = if self.guests.contains(peer) {
+            GUEST_CONNECTIONS
+        } else {
+            self.limits.established_per_peer
+        };
+        check(of_peer, limit, "connections to one peer")
     }
 }
 
@@ -395,15 +438,68 @@ mod tests {
     }
 
     #[test]
+    fn a_guest_is_held_to_fewer_connections_than_a_member() {
+        let limits = Limits {
+            established: 9,
+            established_outgoing: 9,
+            established_per_peer: 4,
+            ..limits()
+        };
+        let mut behaviour = Behaviour::new(limits);
+        let guest = PeerId::random();
+        behaviour.set_guest(guest, true);
+        connect(&mut behaviour, guest, 1).unwrap();
+        connect(&mut behaviour, guest, 2).unwrap();
+        assert_eq!(
+            too_many(connect(&mut behaviour, guest, 3)),
+            "connections to one peer"
+        );
+        behaviour.set_guest(guest, false);
+        connect(&mut behaviour, guest, 4).unwrap();
+    }
+
+    #[test]
+    fn guests_have_room_beside_that_of_members() {
+        let (without, with) = (Limits::for_peers(8, 0), Limits::for_peers(8, 16));
+        let of_guests = 16 * GUEST_CONNECTIONS;
+        assert_eq!(
+            with.established_incoming,
+            without.established_incoming + of_guests
+        );
+        assert_eq!(with.established, without.established + of_guests);
+        assert_eq!(with.established_outgoing, without.established_outgoing);
+    }
+
+    #[test]
+    fn who_is_only_not_to_be_dialed_may_come_and_who_is_to_wait_may_come_later() {
+        let mut behaviour = Behaviour::new(limits());
+        let (now, address) = (Instant::now(), "/memory/1".parse::<Multiaddr>().unwrap());
+        let comes = |behaviour: &mut Behaviour, peer, id| {
+            let id = ConnectionId::new_unchecked(id);
+            behaviour
+                .handle_established_inbound_connection(id, peer, &address, &address)
+                .is_ok()
+        };
+        let (undialed, waiting) = (PeerId::random(), PeerId::random());
+        behaviour.keep_out(undialed, Ban::Dials, now);
+        assert!(behaviour.is_stranger(&undialed, now));
+        assert!(connect(&mut behaviour, undialed, 1).is_err());
+        assert!(comes(&mut behaviour, undialed, 2));
+        behaviour.keep_out(waiting, Ban::Pause, now);
+        assert!(!comes(&mut behaviour, waiting, 3));
+        assert!(!behaviour.is_stranger(&waiting, now + GUEST_TTL));
+    }
+
+    #[test]
     fn strangers_are_kept_out_for_a_while_and_their_number_is_bounded() {
         let mut behaviour = Behaviour::new(limits());
         let now = Instant::now();
         let stranger = PeerId::random();
-        behaviour.keep_out(stranger, now);
+        behaviour.keep_out(stranger, Ban::All, now);
         assert!(connect(&mut behaviour, stranger, 1).is_err());
         assert!(!behaviour.is_stranger(&stranger, now + STRANGER_TTL));
         for n in 0..5_000_u64 {
-            behaviour.keep_out(PeerId::random(), now + Duration::from_millis(n + 1));
+            behaviour.keep_out(PeerId::random(), Ban::All, now + Duration::from_millis(n + 1));
         }
         assert_eq!(behaviour.strangers.len(), MAX_STRANGERS);
     }

@@ -79,7 +79,10 @@ impl Behaviour {
             })
         });
         Self {
-            admission: admission::Behaviour::new(admission::Limits::for_peers(config.peers_per_node)),
+            admission: admission::Behaviour::new(admission::Limits::for_peers(
+                config.peers_per_node,
+                config.guests,
+            )),
             ping: ping::Behaviour::new(probe),
             stamp: stamp.into(),
             identify: identify::Behaviour::new(introduction),

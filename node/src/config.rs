@@ -18,7 +18,8 @@ use peernet_api::{
 
 pub use self::private::{Private, swarm_keys};
 use self::values::{
-    any_port, bootstrap_peers, count, flag, invalid, name, network, pod_ip, port, seeds, stamp_clock, time,
+    any_port, bootstrap_peers, count, count_or_none, flag, invalid, name, network, pod_ip, port, seeds,
+    stamp_clock, time,
 };
 use crate::discovery::Address;
 
@@ -27,6 +28,8 @@ const INTERVAL: (Duration, Duration) = (Duration::from_millis(10), Duration::fro
 const TIMEOUT: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(60));
 /// Pings in one probe, at most.
 const BURST: usize = 16;
+/// Guests at a time, at most.
+const MAX_GUESTS: usize = 256;
 const WINDOW: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(24 * 3600));
 
 /// Measures round trips to the other members of a PeerNet network.
@@ -103,6 +106,10 @@ pub struct Args {
     /// File with the private network's key. Without it, the key follows from the network's secret.
     #[arg(long, env = "PEERNET_SWARM_KEY_FILE", default_value = "")]
     pub swarm_key_file: String,
+    /// Guests to receive at a time: libp2p hosts that are no members, may connect, identify themselves, ping this agent and
+    /// ask the DHT, and are in no number. 0 turns all of them away.
+    #[arg(long, env = "PEERNET_GUESTS", default_value = "0")]
+    pub guests: String,
     /// How to write the log: json or text.
     #[arg(long, env = "LOG_FORMAT", default_value = "text")]
     pub log_format: String,
@@ -149,6 +156,8 @@ pub struct Config {
     pub bootstrap: Vec<Bootstrap>,
     /// The private network, if it is one.
     pub private: Option<Private>,
+    /// Guests to receive at a time, at most.
+    pub guests: usize,
 }
 
 /// The pace of probes.
@@ -250,6 +259,7 @@ impl Args {
             mdns: flag("PEERNET_MDNS", &self.mdns)?,
             kademlia: flag("PEERNET_KADEMLIA", &self.kademlia)?,
             bootstrap: bootstrap_peers(&self.bootstrap_peers)?,
+            guests: count_or_none("PEERNET_GUESTS", &self.guests, MAX_GUESTS)?,
         };
         if config.probe.window < config.probe.interval {
             return invalid(

@@ -26,8 +26,8 @@
 //!   channel is dropped and counted.
 //! * [`ledger`], [`membership`], [`strangers`], [`discovery::planner`] and all of [`stamp`] but its sockets are pure: time, packets and
 //!   connections are arguments.
-//! * Only members are measured and reported, fed to Kademlia, and kept connected. A member is who can prove that it
-//!   holds the network's secret; what anybody says about others only leads to a dial.
+//! * Only members are measured and reported, fed to Kademlia, and kept connected; guests, where there are any, only come and
+//!   ask. A member is who can prove that it holds the network's secret; what anybody says about others only leads to a dial.
 //! * Time is monotonic. The wall clock is read in [`stamp`] alone, since the kernel stamps packets with it: stamps are only
 //!   ever subtracted from each other within one probe, at one host, and only if that host's clock was not stepped meanwhile.
 //! * Every collection that others can make grow has a bound.

@@ -30,6 +30,8 @@ pub struct Snapshot {
     pub another_key: u64,
     /// Members with a connection.
     pub peers: usize,
+    /// Guests with a connection, if there may be any.
+    pub guests: Option<usize>,
     /// Connections.
     pub connections: usize,
 }
@@ -212,6 +214,7 @@ fn encode_swarm(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> Res
     let Counters {
         events_dropped,
         strangers_rejected,
+        guests_refused,
         dials_connected,
         dials_failed,
         dials_refused,
@@ -262,6 +265,11 @@ fn encode_swarm(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> Res
             strangers_rejected,
         ),
         (
+            "guests_refused",
+            "Guests turned away because there were as many as there may be",
+            guests_refused,
+        ),
+        (
             "events_dropped",
             "Measurements lost inside the agent because it could not keep up",
             events_dropped,
@@ -270,13 +278,15 @@ fn encode_swarm(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> Res
         counter(encoder, name, help, value)?;
     }
     for (name, help, value) in [
-        ("peers", "Members with a connection", snapshot.peers),
+        ("peers", "Members with a connection", Some(snapshot.peers)),
+        ("guests", "Guests with a connection", snapshot.guests),
         (
             "connections",
             "Connections, also to peers that are no members",
-            snapshot.connections,
+            Some(snapshot.connections),
         ),
     ] {
+        let Some(value) = value else { continue };
         let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
         gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
     }
@@ -352,6 +362,7 @@ mod tests {
         let counters = Counters {
             events_dropped: 7,
             strangers_rejected: 8,
+            guests_refused: 26,
             dials_connected: 9,
             stamp: Counts {
                 reflected: 21,
@@ -369,6 +380,7 @@ mod tests {
             without_key: 31,
             another_key: 32,
             peers: 2,
+            guests: Some(5),
             connections: 3,
         })
         .unwrap();
@@ -406,7 +418,9 @@ mod tests {
             r#"peernet_private_network_refused_total{reason="without_key"} 31"#,
             r#"peernet_private_network_refused_total{reason="another_key"} 32"#,
             "peernet_events_dropped_total 7",
+            "peernet_guests_refused_total 26",
             "peernet_peers 2",
+            "peernet_guests 5",
             "peernet_connections 3",
             &format!(r#"peernet_build_info{{version="{}"}} 1"#, peernet_api::VERSION),
         ] {

@@ -118,6 +118,7 @@ impl Reporting {
                 .state
                 .strangers
                 .report(self.state.counters.strangers_rejected, now),
+            guests: self.state.guests.and_then(|guests| u32::try_from(guests).ok()),
             peers: fit(
                 self.ledger.rows(now),
                 report::MAX_BYTES - FRAME_BYTES - histograms,
@@ -136,6 +137,7 @@ impl Reporting {
             without_key: self.state.strangers.without_key,
             another_key: self.state.strangers.another_key,
             peers: self.ledger.connected(),
+            guests: self.state.guests,
             connections: self.state.connections,
         }
     }

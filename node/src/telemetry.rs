@@ -100,6 +100,8 @@ pub struct State {
     pub listening: bool,
     /// All members with a connection.
     pub members: Arc<[Member]>,
+    /// Guests with a connection, if there may be any.
+    pub guests: Option<usize>,
     /// Connections, strangers' included.
     pub connections: usize,
     /// What was counted since the start.
@@ -115,6 +117,8 @@ pub struct Counters {
     pub events_dropped: u64,
     /// Peers turned away because they are no members.
     pub strangers_rejected: u64,
+    /// Guests turned away because there were too many.
+    pub guests_refused: u64,
     /// Dials that led to a connection.
     pub dials_connected: u64,
     /// Dials that nobody answered, or not in time.

@@ -5,10 +5,12 @@
 //! can be checked without looking at the cluster is checked at admission (schema and CEL), not by a webhook.
 
 pub mod conditions;
+mod guests;
 mod schema;
 mod spec;
 mod status;
 
+pub use guests::Guests;
 pub use spec::{
     Discovery, ImagePullPolicy, ImagePullSecret, PeerNetwork, PeerNetworkSpec, PodTemplate, PrivateNetwork,
     PrivateNetworkSecret, Probe, Resources, Stamp, Toleration, TolerationEffect, TolerationOperator,

@@ -12,7 +12,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{schema, status::PeerNetworkStatus};
+use super::{guests::Guests, schema, status::PeerNetworkStatus};
 
 /// A network of peers: libp2p agents in pods that measure the round trips between each other.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
@@ -94,6 +94,10 @@ pub struct PeerNetworkSpec {
     /// Let only those connect who have a key beside the network's Secret.
     #[serde(default)]
     pub private_network: PrivateNetwork,
+
+    /// Who may connect to the agents without being one of them.
+    #[serde(default)]
+    pub guests: Guests,
 
     /// Run the agents in their nodes' network namespace, to measure the nodes' own network without the cluster's pod
     /// network. Such pods may not run where Pod Security `restricted` or `baseline` is enforced, and take TCP ports

@@ -54,6 +54,11 @@ pub struct PeerNetworkStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peers: Option<PeersStatus>,
 
+    /// Guests with a connection, summed over the nodes that reported: one that is connected to three nodes counts three
+    /// times. Left out where `spec.guests` lets none in, or no node reported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guests: Option<i32>,
+
     /// Cold round-trip times of libp2p ping over all pairs of nodes: the first answer of each burst, what a rare request
     /// feels, with the time that both hosts took. Percentiles come from the merged distributions of all nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]

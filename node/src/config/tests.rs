@@ -53,6 +53,7 @@ fn defaults_make_a_valid_configuration() {
     assert_eq!(config.peers_per_node, 64);
     assert_eq!((config.probe.burst, config.stamp_port), (5, report::STAMP_PORT));
     assert!(config.stamp && !config.stamp_open);
+    assert_eq!(config.guests, 0);
     assert!(config.mdns && config.kademlia && config.seed_dns.is_none() && config.bootstrap.is_empty());
     assert_eq!(
         config.kad_protocol().unwrap().as_ref(),
@@ -72,6 +73,8 @@ fn what_can_t_be_used_is_named_by_its_variable() {
             Box::new(|args| args.network = "demo/Mesh".into()),
         ),
         ("PEERNET_NAME", Box::new(|args| args.name = String::new())),
+        ("PEERNET_GUESTS", Box::new(|args| args.guests = "257".into())),
+        ("PEERNET_GUESTS", Box::new(|args| args.guests = "-1".into())),
         ("PEERNET_NAME", Box::new(|args| args.name = "a b".into())),
         ("PEERNET_POD_IP", Box::new(|args| args.pod_ip = "pod".into())),
         ("PEERNET_POD_IP", Box::new(|args| args.pod_ip = "0.0.0.0".into())),

@@ -101,6 +101,17 @@ pub(super) fn count(variable: &'static str, text: &str, most: usize) -> Result<u
     }
 }
 
+/// A number from 0 to `most`.
+pub(super) fn count_or_none(variable: &'static str, text: &str, most: usize) -> Result<usize, Invalid> {
+    match text.parse() {
+        Ok(count) if count <= most => Ok(count),
+        _ => invalid(
+            variable,
+            format!("{text:?} is out of range: write a number from 0 to {most}"),
+        ),
+    }
+}
+
 pub(super) fn flag(variable: &'static str, text: &str) -> Result<bool, Invalid> {
     match text {
         "true" => Ok(true),

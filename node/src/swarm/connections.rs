@@ -78,6 +78,7 @@ impl EventLoop {
             return;
         }
         self.links.remove(&peer);
+        self.guest_left(&peer);
         if let Some(Member { name, .. }) = self.members.remove(&peer) {
             tracing::info!(%name, %peer, cause = cause.unwrap_or("closed"), "member left");
             self.tell_state(Instant::now());
@@ -85,7 +86,7 @@ impl EventLoop {
     }
 
     /// Gathers anew what the planner must know of a peer's connections.
-    fn relink(&mut self, peer: PeerId) {
+    pub(super) fn relink(&mut self, peer: PeerId) {
         let link = self.links.entry(peer).or_default();
         let of_peer = || {
             self.connections
@@ -93,7 +94,9 @@ impl EventLoop {
                 .filter(|connection| connection.peer == peer)
         };
         link.dialed = of_peer().filter_map(|connection| connection.dialed).collect();
-        link.sources = of_peer().filter_map(|connection| connection.source).collect();
+        // A guest may share its address with an agent that is still to be dialed.
+        let sources = of_peer().filter_map(|connection| connection.source);
+        link.sources = sources.filter(|_| !self.guests.contains(&peer)).collect();
         link.member = self.members.contains_key(&peer);
     }
 
@@ -155,6 +158,7 @@ impl EventLoop {
                 let peer = &connection.peer;
                 now.saturating_duration_since(connection.since) >= IDENTIFY_DEADLINE
                     && !self.members.contains_key(peer)
+                    && !self.guests.contains(peer)
                     && !self.bootstrap.contains(peer)
             })
             .map(|(id, _)| *id)

@@ -7,6 +7,7 @@ use peernet_api::report::StrangerReason;
 
 use super::{EventLoop, KAD_SEARCH};
 use crate::{
+    admission::Ban,
     discovery::{
         Address, dialable,
         planner::{Link, Outcome},
@@ -34,7 +35,7 @@ impl EventLoop {
                 Some(said) => self.join(peer, connection, said),
                 None if self.bootstrap.contains(&peer) => return,
                 None => {
-                    self.reject(peer, &info.agent_version);
+                    self.on_stranger(peer, connection, info);
                     return;
                 }
             }
@@ -55,6 +56,7 @@ impl EventLoop {
     }
 
     fn join(&mut self, peer: PeerId, connection: ConnectionId, said: Announced<'_>) {
+        self.guest_left(&peer);
         let member = Member {
             peer,
             name: said.name.into(),
@@ -86,15 +88,19 @@ impl EventLoop {
         self.kad_search = self.kad_search.min(now + KAD_SEARCH.0);
     }
 
-    fn reject(&mut self, peer: PeerId, agent_version: &str) {
+    pub(super) fn reject(&mut self, peer: PeerId, agent_version: &str, ban: Ban) {
         let says = agent_version.chars().take(64).collect::<String>();
-        tracing::info!(%peer, says, "turned away: not a member of this network");
-        self.counters.strangers_rejected += 1;
+        tracing::info!(%peer, says, ?ban, "turned away: not a member of this network");
         let now = Instant::now();
-        let address = self.links.get(&peer).and_then(Link::address);
-        let since_start = now.saturating_duration_since(self.started);
-        self.strangers
-            .note(address, StrangerReason::NoMember, Some(peer), since_start);
+        if ban == Ban::Pause {
+            self.counters.guests_refused += 1;
+        } else {
+            self.counters.strangers_rejected += 1;
+            let address = self.links.get(&peer).and_then(Link::address);
+            let since_start = now.saturating_duration_since(self.started);
+            self.strangers
+                .note(address, StrangerReason::NoMember, Some(peer), since_start);
+        }
         let targets = self
             .connections
             .values()
@@ -103,7 +109,7 @@ impl EventLoop {
             self.planner.finished(target, Outcome::Stranger, now);
         }
         self.planner.forget(&peer);
-        self.swarm.behaviour_mut().admission.keep_out(peer, now);
+        self.swarm.behaviour_mut().admission.keep_out(peer, ban, now);
         // An error says that it has just left by itself.
         let _ = self.swarm.disconnect_peer_id(peer);
     }

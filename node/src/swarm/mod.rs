@@ -3,6 +3,7 @@
 //! decides by itself is who is a member; whom to dial is the planner's business, and numbers are the ledger's.
 
 mod connections;
+mod guests;
 mod members;
 mod names;
 mod stamping;
@@ -31,6 +32,7 @@ use tokio::{
 
 use self::{
     connections::Connection,
+    guests::Guests,
     names::{Name, Purpose},
     stamping::Stamping,
 };
@@ -90,6 +92,7 @@ pub struct EventLoop {
     connections: HashMap<ConnectionId, Connection>,
     links: HashMap<PeerId, Link>,
     members: BTreeMap<PeerId, Member>,
+    guests: Guests,
     bootstrap: HashSet<PeerId>,
     planner: Planner,
     dialing: HashMap<ConnectionId, Target>,
@@ -169,6 +172,7 @@ impl EventLoop {
             connections: HashMap::new(),
             links: HashMap::new(),
             members: BTreeMap::new(),
+            guests: Guests::default(),
             bootstrap,
             planner,
             dialing: HashMap::new(),
@@ -410,6 +414,7 @@ impl EventLoop {
             at: now.saturating_duration_since(self.started),
             listening: self.listening.is_none(),
             members: members.collect(),
+            guests: (self.config.guests > 0).then(|| self.guests.count()),
             connections: admission.established(),
             counters,
             strangers: self.strangers.clone(),

@@ -10,6 +10,7 @@
 )]
 
 mod foreign;
+mod js;
 mod stamp;
 #[path = "../support/mod.rs"]
 mod support;

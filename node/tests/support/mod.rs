@@ -62,6 +62,7 @@ pub(crate) fn config(secret_byte: u8, name: &str, seeds: &[SocketAddr]) -> Confi
         kademlia: false,
         bootstrap: Vec::new(),
         private: None,
+        guests: 0,
     }
 }
 

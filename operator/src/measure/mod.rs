@@ -47,6 +47,8 @@ pub struct Measurements {
     pub expected_peers: usize,
     /// Peers that the reporting member with the fewest is connected to.
     pub fewest_connected: Option<usize>,
+    /// Guests of all members whose report says how many it has.
+    pub guests: Option<u64>,
     /// All links together.
     pub numbers: Numbers,
     /// How late the members' event loops were served.
@@ -109,6 +111,9 @@ pub fn measure(roster: &Roster, pulled: &[Pulled], probe: ProbeSettings, now: Mo
             measurements.members.push(None);
             continue;
         };
+        if let Some(guests) = answer.report.guests {
+            *measurements.guests.get_or_insert_default() += u64::from(guests);
+        }
         let views = Views::of(&answer.report);
         let mut connected = 0;
         let mut by_zone: BTreeMap<Option<&str>, Totals> = BTreeMap::new();

@@ -120,6 +120,26 @@ fn a_full_mesh_is_merged_and_its_worst_link_named() {
 }
 
 #[test]
+fn guests_are_those_of_all_who_say_how_many_they_have() {
+    let roster = members(3);
+    let with = |member: usize, guests| {
+        Ok(answer(Report {
+            guests,
+            ..report(&roster.members[member].name)
+        }))
+    };
+    let guests = |pulled: &[Pulled]| measure(&roster, pulled, PROBE, NOW).guests;
+    assert_eq!(
+        guests(&[with(0, Some(2)), with(1, Some(0)), with(2, None)]),
+        Some(2)
+    );
+    assert_eq!(guests(&[with(0, None), with(1, None), with(2, None)]), None);
+    let silent = || Err(ReportOutcome::TimedOut);
+    assert_eq!(guests(&[with(0, Some(3)), silent(), silent()]), Some(3));
+    assert_eq!(guests(&[silent(), silent(), silent()]), None);
+}
+
+#[test]
 fn without_reports_nothing_is_known() {
     let got = measure(
         &members(2),

@@ -162,6 +162,15 @@ impl Collector for Numbers {
                 }
             }
         }
+        let help = "Guests with a connection, summed over the agents that reported, by network";
+        let mut family = encoder.encode_descriptor("guests", help, None, MetricType::Gauge)?;
+        for (network, noted) in networks() {
+            if let Some(guests) = noted.measured.guests {
+                let labels = [("network", network.as_str())];
+                let guests = i64::try_from(guests).unwrap_or(i64::MAX);
+                ConstGauge::new(guests).encode(family.encode_family(&labels)?)?;
+            }
+        }
         let help = "Age of the newest sample behind these numbers, by network";
         let mut family =
             encoder.encode_descriptor("newest_sample_age_seconds", help, None, MetricType::Gauge)?;
@@ -196,6 +205,7 @@ mod tests {
             newest: SECOND,
         };
         Measurements {
+            guests: Some(2),
             numbers: Measured {
                 network: Some(spread),
                 loss: Loss {
@@ -217,6 +227,7 @@ mod tests {
             "# TYPE peernet_network_rtt_seconds gauge",
             r#"peernet_network_rtt_seconds{network="lab/mesh",quantile="0.99"} 0.0001"#,
             r#"peernet_forward_loss_ratio{network="lab/mesh"} 0.01"#,
+            r#"peernet_guests{network="lab/mesh"} 2"#,
             r#"peernet_newest_sample_age_seconds{network="lab/mesh"} 3.0"#,
         ] {
             assert!(

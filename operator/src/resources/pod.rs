@@ -14,7 +14,7 @@ use k8s_openapi::{
 use peernet_api::{
     identity::SECRET_KEY,
     report::{HTTP_PORT, P2P_PORT, STAMP_PORT},
-    v1alpha1::{PodTemplate, Resources},
+    v1alpha1::{Guests, PodTemplate, Resources},
 };
 
 use super::{CONTAINER, labels, selector};
@@ -225,6 +225,7 @@ fn environment(network: &Network) -> Vec<EnvVar> {
             "PEERNET_BOOTSTRAP_PEERS",
             spec.discovery.bootstrap_peers.join(","),
         ),
+        value("PEERNET_GUESTS", guests(&spec.guests).to_string()),
         value("LOG_FORMAT", "json".to_owned()),
     ];
     // A network that is not private has no word of it: its pods need no restart for a new operator's sake.
@@ -244,6 +245,11 @@ fn environment(network: &Network) -> Vec<EnvVar> {
         ));
     }
     environment
+}
+
+/// Guests that an agent receives at a time.
+fn guests(wanted: &Guests) -> i32 {
+    if wanted.enabled { wanted.max } else { 0 }
 }
 
 fn probe(path: &str, period_seconds: i32, failure_threshold: i32) -> Probe {

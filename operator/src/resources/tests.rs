@@ -161,6 +161,19 @@ fn agents_are_told_what_the_spec_says() {
 }
 
 #[test]
+fn agents_receive_guests_only_where_the_network_does() {
+    for (guests, told) in [
+        (json!({}), "0"),
+        (json!({"max": 5}), "0"),
+        (json!({"enabled": true}), "16"),
+        (json!({"enabled": true, "max": 5}), "5"),
+    ] {
+        let pod = pod(json!({"guests": guests}));
+        assert_eq!(env(&pod, "PEERNET_GUESTS").as_deref(), Some(told), "{guests}");
+    }
+}
+
+#[test]
 fn a_budget_exists_where_a_drain_could_take_two() {
     for (spec, wanted) in [
         (json!({}), true),

@@ -84,6 +84,9 @@ pub fn compose(input: &Input<'_>) -> PeerNetworkStatus {
         desired_replicas: count(roster.wanted),
         ready_replicas: count(ready),
         selector: Some(input.selector.clone()),
+        guests: measured
+            .guests
+            .map(|guests| i32::try_from(guests).unwrap_or(i32::MAX)),
         rtt: numbers.rtt.as_ref().map(|rtt| labels.distribution(rtt)),
         warm: numbers.warm.as_ref().map(|warm| labels.distribution(warm)),
         network: numbers

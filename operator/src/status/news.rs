@@ -44,6 +44,8 @@ fn without_numbers(status: &PeerNetworkStatus) -> PeerNetworkStatus {
         clock: network.clock,
         ..NetworkDistribution::default()
     });
+    // They come and go as they like: that is no reason to wake anyone.
+    status.guests = status.guests.map(|_| 0);
     status.loss_ppm = status.loss_ppm.map(|_| 0);
     status.loss = status.loss.map(known_losses);
     status.worst_links.clear();

@@ -31,8 +31,7 @@ tell({
   protocolVersion,
   protocols,
   listenAddrs: listenAddrs.map(String),
-  observedAddr: String(observedAddr),
-  localAddr: connection.remoteAddr.toString()
+  observedAddr: String(observedAddr)
 })
 
 // What a query of the DHT ends with, of the events that it goes through.

@@ -20,7 +20,8 @@ export function host ({ network, listen = [], privateKey, userAgent, server = fa
     streamMuxers: [yamux()],
     services: {
       identify: identify(),
-      ping: ping(),
+      // The DHT pings a peer before it takes it up, and never again if it may not: one stream would be ours alone.
+      ping: ping({ maxOutboundStreams: 4 }),
       dht: kadDHT({
         protocol: `/peernet/${network}/kad/1.0.0`,
         clientMode: !server,
