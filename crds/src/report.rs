@@ -52,6 +52,10 @@ pub struct Report {
     pub heartbeat_age_millis: u64,
     /// Measurements that were lost inside the agent because it could not keep up, since its start.
     pub events_dropped: u64,
+    /// Whether a relay that was asked could dial this agent (AutoNAT v2). Each address is tried once, some seconds after a
+    /// relay first saw the agent there. Left out while that is not known, or if the agent uses no relays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reachable: Option<bool>,
     /// What the agent's own host did to it, over the window.
     #[serde(default)]
     pub host: HostReport,
@@ -93,6 +97,17 @@ pub struct HostReport {
     pub throttled_periods: Option<u64>,
 }
 
+/// The way to a peer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Path {
+    /// A connection of its own.
+    #[default]
+    Direct,
+    /// A circuit through a member that relays (libp2p circuit relay v2).
+    Relayed,
+}
+
 /// One agent's view of one other member, over the window.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -103,6 +118,12 @@ pub struct PeerReport {
     pub name: String,
     /// Whether a connection to the peer stands now.
     pub connected: bool,
+    /// The way to it that is measured now. Left out while it is not connected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<Path>,
+    /// Name of the member that relays, while the way is relayed and that member is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<String>,
     /// Probes that were answered in time.
     pub answered: u64,
     /// Probes that no answer came to in time. They are loss, and in no latency.
@@ -133,6 +154,34 @@ pub struct PeerReport {
     /// What STAMP says of the network to this peer. Left out while there is no session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<NetworkReport>,
+    /// What was measured through relays: it is in no other number of this row. The way to the relay itself has numbers of its
+    /// own, in the relay's row. Left out if there was no relayed probe in the window.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relayed: Option<RelayedReport>,
+}
+
+/// The probes of one peer that went through a relay, over the window. Its fields are those of [`PeerReport`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RelayedReport {
+    /// Probes that were answered in time.
+    pub answered: u64,
+    /// Probes that no answer came to in time.
+    pub timed_out: u64,
+    /// Probes that failed at once.
+    pub failed: u64,
+    /// Probes that the agent's own host delayed.
+    pub host_limited: u64,
+    /// Age of the newest answer, in milliseconds, if there is one in the window.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub newest_sample_age_millis: Option<u64>,
+    /// Age of the newest probe that came to an end, in milliseconds, if there is one in the window.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub newest_probe_age_millis: Option<u64>,
+    /// Cold round-trip times through the relay, in nanoseconds.
+    pub rtt: Histogram,
+    /// Warm round-trip times through the relay, in nanoseconds.
+    pub warm: Histogram,
 }
 
 /// Which clock stamped STAMP's packets. Ordered by trust: of several, the last one says what they are worth together.

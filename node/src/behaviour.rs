@@ -17,7 +17,7 @@ use crate::{
     config::Config,
     discovery::mdns,
     membership::{self, Instance},
-    ping,
+    ping, relay,
     stamp::agreement,
 };
 
@@ -41,12 +41,19 @@ pub(crate) struct Behaviour {
     pub(crate) kad: Toggle<kad::Behaviour<MemoryStore>>,
     /// Finds peers on the local network.
     pub(crate) mdns: Toggle<mdns::Behaviour>,
+    /// Reaches members through others, and leads to others.
+    pub(crate) relay: Toggle<relay::behaviour::Behaviour>,
 }
 
 impl Behaviour {
     /// The protocols that this configuration asks for. Without multicast or netlink, mDNS stays off: it is never
-    /// needed. `stamp_port`: where STAMP probes are answered, if they are.
-    pub(crate) fn new(config: &Config, key: &Keypair, stamp_port: Option<u16>) -> Self {
+    /// needed. `stamp_port`: where STAMP probes are answered, if they are. `relay`: reaches members through others, if so.
+    pub(crate) fn new(
+        config: &Config,
+        key: &Keypair,
+        stamp_port: Option<u16>,
+        relay: Option<relay::behaviour::Behaviour>,
+    ) -> Self {
         let own_id = key.public().to_peer_id();
         let probe = ping::Config {
             interval: config.probe.interval,
@@ -88,6 +95,7 @@ impl Behaviour {
             identify: identify::Behaviour::new(introduction),
             kad: kad.into(),
             mdns: mdns.into(),
+            relay: relay.into(),
         }
     }
 }

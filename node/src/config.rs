@@ -18,10 +18,10 @@ use peernet_api::{
 
 pub use self::private::{Private, swarm_keys};
 use self::values::{
-    any_port, bootstrap_peers, count, count_or_none, flag, invalid, name, network, pod_ip, port, seeds,
-    stamp_clock, time,
+    any_port, bootstrap_peers, count, count_or_none, flag, invalid, mebibytes, name, network, pod_ip, port,
+    seeds, serves, stamp_clock, time,
 };
-use crate::discovery::Address;
+use crate::{discovery::Address, relay};
 
 const INTERVAL: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(3600));
 /// Longer round trips would all look alike in a report.
@@ -30,6 +30,12 @@ const TIMEOUT: (Duration, Duration) = (Duration::from_millis(1), Duration::from_
 const BURST: usize = 16;
 /// Guests at a time, at most.
 const MAX_GUESTS: usize = 256;
+/// Bounds of what a relay may be told to allow.
+const RESERVATIONS: usize = 1024;
+const CIRCUITS: usize = 4096;
+const CIRCUITS_PER_PEER: usize = 128;
+/// Shorter ones would be replaced all the time.
+const CIRCUIT_DURATION: (Duration, Duration) = (Duration::from_secs(120), Duration::from_secs(7 * 24 * 3600));
 const WINDOW: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(24 * 3600));
 
 /// Measures round trips to the other members of a PeerNet network.
@@ -110,6 +116,27 @@ pub struct Args {
     /// ask the DHT, and are in no number. 0 turns all of them away.
     #[arg(long, env = "PEERNET_GUESTS", default_value = "0")]
     pub guests: String,
+    /// Whether to reach members through others that relay, where no direct connection can be had.
+    #[arg(long, env = "PEERNET_RELAY", default_value = "false")]
+    pub relay: String,
+    /// Which agents relay: those whose name ends in a number below this one, or all, or none of them with 0.
+    #[arg(long, env = "PEERNET_RELAY_SERVERS", default_value = "0")]
+    pub relay_servers: String,
+    /// Members that may be reached through this agent at a time.
+    #[arg(long, env = "PEERNET_RELAY_RESERVATIONS", default_value = "128")]
+    pub relay_reservations: String,
+    /// Circuits through this agent at a time.
+    #[arg(long, env = "PEERNET_RELAY_CIRCUITS", default_value = "256")]
+    pub relay_circuits: String,
+    /// Circuits through this agent that one member may have at a time.
+    #[arg(long, env = "PEERNET_RELAY_CIRCUITS_PER_PEER", default_value = "64")]
+    pub relay_circuits_per_peer: String,
+    /// A circuit through this agent ends after this time.
+    #[arg(long, env = "PEERNET_RELAY_CIRCUIT_DURATION", default_value = "1h")]
+    pub relay_circuit_duration: String,
+    /// A circuit through this agent ends after so many mebibytes, both directions together.
+    #[arg(long, env = "PEERNET_RELAY_CIRCUIT_MEBIBYTES", default_value = "64")]
+    pub relay_circuit_mebibytes: String,
     /// How to write the log: json or text.
     #[arg(long, env = "LOG_FORMAT", default_value = "text")]
     pub log_format: String,
@@ -158,6 +185,8 @@ pub struct Config {
     pub private: Option<Private>,
     /// Guests to receive at a time, at most.
     pub guests: usize,
+    /// Whether and how to use relays.
+    pub relay: Option<relay::Config>,
 }
 
 /// The pace of probes.
@@ -260,6 +289,7 @@ impl Args {
             kademlia: flag("PEERNET_KADEMLIA", &self.kademlia)?,
             bootstrap: bootstrap_peers(&self.bootstrap_peers)?,
             guests: count_or_none("PEERNET_GUESTS", &self.guests, MAX_GUESTS)?,
+            relay: self.relay()?,
         };
         if config.probe.window < config.probe.interval {
             return invalid(
@@ -271,6 +301,33 @@ impl Args {
             );
         }
         Ok(config)
+    }
+
+    fn relay(&self) -> Result<Option<relay::Config>, Invalid> {
+        let relays = flag("PEERNET_RELAY", &self.relay)?;
+        let serves = serves("PEERNET_RELAY_SERVERS", &self.relay_servers, &self.name)?;
+        let limits = relay::Limits {
+            reservations: count(
+                "PEERNET_RELAY_RESERVATIONS",
+                &self.relay_reservations,
+                RESERVATIONS,
+            )?,
+            circuits: count("PEERNET_RELAY_CIRCUITS", &self.relay_circuits, CIRCUITS)?,
+            circuits_per_peer: count(
+                "PEERNET_RELAY_CIRCUITS_PER_PEER",
+                &self.relay_circuits_per_peer,
+                CIRCUITS_PER_PEER,
+            )?,
+            circuit_duration: time(
+                "PEERNET_RELAY_CIRCUIT_DURATION",
+                &self.relay_circuit_duration,
+                CIRCUIT_DURATION,
+            )?,
+            circuit_bytes: mebibytes("PEERNET_RELAY_CIRCUIT_MEBIBYTES", &self.relay_circuit_mebibytes)?,
+        };
+        Ok(relays.then(|| relay::Config {
+            serve: serves.then_some(limits),
+        }))
     }
 
     fn secret(&self) -> Result<NetworkSecret, Invalid> {

@@ -15,7 +15,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use libp2p::PeerId;
 use peernet_api::{
     histogram::Histogram,
-    report::{HostReport, MAX_PEERS, PeerReport, StampClock},
+    report::{HostReport, MAX_PEERS, Path, PeerReport, StampClock},
 };
 
 pub use self::totals::{StampTotals, TimeBuckets, Totals};
@@ -43,8 +43,12 @@ pub struct Member {
     pub name: Arc<str>,
     /// Which start of it this is, if it says.
     pub instance: Option<Instance>,
-    /// The other end of the connection that it is measured on.
+    /// The other end of the connection that it is measured on. A circuit has none.
     pub link: Option<SocketAddr>,
+    /// The way that it is measured on.
+    pub path: Path,
+    /// Name of the member that relays, if the way is a circuit through one that is known.
+    pub relay: Option<Arc<str>>,
 }
 
 impl Member {
@@ -104,6 +108,12 @@ impl Ledger {
         self.unknown
     }
 
+    /// Members that only a circuit leads to.
+    #[must_use]
+    pub fn relayed(&self) -> usize {
+        self.rows.values().filter(|row| row.is_relayed()).count()
+    }
+
     /// Members with a connection.
     #[must_use]
     pub fn connected(&self) -> usize {
@@ -120,7 +130,7 @@ impl Ledger {
             if let Some(row) = self.rows.get_mut(&member.peer)
                 && row.is_of(member)
             {
-                row.away_since = None;
+                row.reach(member);
             } else if self.rows.contains_key(&member.peer) || self.make_room() {
                 let row = Row::new(member, self.window, now);
                 self.rows.insert(member.peer, row);
@@ -134,9 +144,13 @@ impl Ledger {
     }
 
     /// Counts news of a probe over libp2p.
-    pub fn record(&mut self, peer: &PeerId, news: News, sent: Moment, at: Moment) {
-        match self.rows.get_mut(peer).map(|row| row.record(news, sent, at)) {
-            Some(true) => self.totals.count_probe(news),
+    pub fn record(&mut self, peer: &PeerId, path: Path, news: News, sent: Moment, at: Moment) {
+        match self
+            .rows
+            .get_mut(peer)
+            .map(|row| row.record(path, news, sent, at))
+        {
+            Some(true) => self.totals.count_probe(path, news),
             Some(false) => {}
             None => self.unknown += 1,
         }

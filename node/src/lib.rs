@@ -8,7 +8,7 @@
 //!   swarm (event loop) ── events, never waited for ──►  reporting (ledger) ──►  http: report, metrics, health
 //!     ├ transport: TCP, private, Noise, Yamux            ▲
 //!     ├ behaviour: admission, ping, stamp::agreement,    │
-//!     │            identify, kad, mdns                   │
+//!     │            identify, kad, mdns, relay            │
 //!     ├ membership: who is a member                      │
 //!     ├ discovery: planner (whom to dial) ◄── dns, mdns, kad, bootstrap peers
 //!     └ sessions ──►  STAMP thread (stamp::run): UDP ────┘
@@ -17,6 +17,7 @@
 //! * [`agent`] puts it together; [`config`] is the only reader of flags, environment and files.
 //! * [`swarm`] owns the swarm; [`ping`] and [`stamp`] are the measuring instruments; [`admission`] limits connections.
 //! * [`private`] lets in only who has the private network's key; [`strangers`] remembers who was turned away.
+//! * [`relay`] reaches members through others that no connection of their own leads to.
 //! * [`ledger`] is what was measured; [`reporting`] turns it into reports; [`metrics`] into Prometheus' text.
 //! * [`host`] asks the kernel what the agent's host does to it.
 //!
@@ -24,7 +25,7 @@
 //!
 //! * The event loop never waits: not for HTTP, not for the resolver, not for another thread. What doesn't fit into a
 //!   channel is dropped and counted.
-//! * [`ledger`], [`membership`], [`strangers`], [`discovery::planner`] and all of [`stamp`] but its sockets are pure: time, packets and
+//! * [`ledger`], [`membership`], [`strangers`], [`discovery::planner`], [`relay::book`] and all of [`stamp`] but its sockets are pure: time, packets and
 //!   connections are arguments.
 //! * Only members are measured and reported, fed to Kademlia, and kept connected; guests, where there are any, only come and
 //!   ask. A member is who can prove that it holds the network's secret; what anybody says about others only leads to a dial.
@@ -46,6 +47,7 @@ pub mod metrics;
 mod pace;
 pub mod ping;
 pub mod private;
+pub mod relay;
 pub mod reporting;
 pub mod stamp;
 pub mod strangers;

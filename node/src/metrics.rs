@@ -11,6 +11,7 @@ use prometheus_client::{
 
 use crate::{
     ledger::{TimeBuckets, Totals},
+    relay,
     telemetry::Counters,
 };
 
@@ -32,6 +33,10 @@ pub struct Snapshot {
     pub peers: usize,
     /// Guests with a connection, if there may be any.
     pub guests: Option<usize>,
+    /// Those among them that only a circuit leads to.
+    pub relayed_peers: usize,
+    /// What was done with relays.
+    pub relaying: relay::Counts,
     /// Connections.
     pub connections: usize,
 }
@@ -68,6 +73,11 @@ fn encode_times(encoder: &mut DescriptorEncoder<'_>, totals: &Totals) -> Result<
             "warm_rtt_seconds",
             "Warm round-trip times over libp2p: the smallest of each probe's burst",
             &totals.warm,
+        ),
+        (
+            "relayed_rtt_seconds",
+            "Cold round-trip times over libp2p through relays: in none of the other numbers",
+            &totals.relayed,
         ),
         (
             "network_rtt_seconds",
@@ -115,6 +125,17 @@ fn encode_probes(encoder: &mut DescriptorEncoder<'_>, totals: &Totals) -> Result
             ("timeout", *timed_out),
             ("failed", reset + unsupported + closed),
             ("unheard", *unheard),
+        ],
+    )?;
+    counters(
+        encoder,
+        "relayed_probes",
+        "Probes over libp2p through relays by what became of them",
+        "result",
+        &[
+            ("answered", totals.relayed.count()),
+            ("timeout", totals.relayed_timed_out),
+            ("failed", totals.relayed_failed),
         ],
     )?;
     counters(
@@ -277,9 +298,25 @@ fn encode_swarm(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> Res
     ] {
         counter(encoder, name, help, value)?;
     }
+    encode_relaying(encoder, &snapshot.relaying)?;
     for (name, help, value) in [
         ("peers", "Members with a connection", Some(snapshot.peers)),
         ("guests", "Guests with a connection", snapshot.guests),
+        (
+            "relayed_peers",
+            "Members that only a circuit through a relay leads to",
+            Some(snapshot.relayed_peers),
+        ),
+        (
+            "relay_reservations",
+            "Members that can be reached through this agent",
+            Some(snapshot.relaying.reservations),
+        ),
+        (
+            "relay_circuits",
+            "Circuits through this agent",
+            Some(snapshot.relaying.circuits),
+        ),
         (
             "connections",
             "Connections, also to peers that are no members",
@@ -293,6 +330,49 @@ fn encode_swarm(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> Res
     let mut info = encoder.encode_descriptor("build_info", "The agent's version", None, MetricType::Gauge)?;
     let labels = [("version", peernet_api::VERSION)];
     ConstGauge::new(1_i64).encode(info.encode_family(&labels)?)
+}
+
+fn encode_relaying(encoder: &mut DescriptorEncoder<'_>, relaying: &relay::Counts) -> Result<(), fmt::Error> {
+    counters(
+        encoder,
+        "relay_reservation_requests",
+        "Requests of members to be reached through this agent, by what they got",
+        "result",
+        &[
+            ("granted", relaying.reservations_granted),
+            ("refused", relaying.reservations_refused),
+        ],
+    )?;
+    counters(
+        encoder,
+        "relay_circuit_requests",
+        "Requests of members for a circuit through this agent, by what they got",
+        "result",
+        &[
+            ("granted", relaying.circuits_granted),
+            ("refused", relaying.circuits_refused),
+        ],
+    )?;
+    for (name, help, value) in [
+        (
+            "relay_strangers",
+            "Requests to this agent's relay by peers that are no members",
+            relaying.strangers,
+        ),
+        (
+            "relay_upgrades",
+            "Circuits of this agent that a direct connection replaced",
+            relaying.upgrades,
+        ),
+        (
+            "relay_hole_punches",
+            "Direct connections that hole punching made",
+            relaying.punched,
+        ),
+    ] {
+        counter(encoder, name, help, value)?;
+    }
+    Ok(())
 }
 
 fn counter(
@@ -381,6 +461,14 @@ mod tests {
             another_key: 32,
             peers: 2,
             guests: Some(5),
+            relayed_peers: 1,
+            relaying: relay::Counts {
+                circuits: 31,
+                circuits_granted: 32,
+                strangers: 33,
+                upgrades: 34,
+                ..relay::Counts::default()
+            },
             connections: 3,
         })
         .unwrap();
@@ -421,6 +509,13 @@ mod tests {
             "peernet_guests_refused_total 26",
             "peernet_peers 2",
             "peernet_guests 5",
+            "peernet_relayed_peers 1",
+            "peernet_relayed_rtt_seconds_count 0",
+            r#"peernet_relayed_probes_total{result="answered"} 0"#,
+            "peernet_relay_circuits 31",
+            r#"peernet_relay_circuit_requests_total{result="granted"} 32"#,
+            "peernet_relay_strangers_total 33",
+            "peernet_relay_upgrades_total 34",
             "peernet_connections 3",
             &format!(r#"peernet_build_info{{version="{}"}} 1"#, peernet_api::VERSION),
         ] {

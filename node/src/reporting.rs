@@ -20,7 +20,7 @@ pub const MAX_SILENCE: Duration = Duration::from_secs(10);
 /// What a report may have beside its rows: the fields above them, and the envelope.
 const FRAME_BYTES: usize = 8 << 10;
 /// What a row may have beside its ids and histograms: the longest numbers in all other fields.
-const ROW_BYTES: usize = 1536;
+const ROW_BYTES: usize = 2048;
 
 /// Who reports.
 #[derive(Clone, Debug)]
@@ -59,7 +59,13 @@ impl Reporting {
     /// Takes one event from the swarm.
     pub fn apply(&mut self, event: Event) {
         match event {
-            Event::Probe { peer, news, sent, at } => self.ledger.record(&peer, news, sent, at),
+            Event::Probe {
+                peer,
+                path,
+                news,
+                sent,
+                at,
+            } => self.ledger.record(&peer, path, news, sent, at),
             Event::Stamp { peer, news, at } => self.ledger.record_stamp(&peer, news, at),
             Event::LoopLag { lag, at } => self.ledger.record_loop_lag(lag, at),
             Event::State(state) => {
@@ -112,6 +118,7 @@ impl Reporting {
             window_millis: millis(self.ledger.window()),
             heartbeat_age_millis: millis(self.silence(now)),
             events_dropped: self.state.counters.events_dropped + self.ledger.unknown(),
+            reachable: self.state.reachable,
             host,
             private_network: self.keys.as_ref().map(Keys::report),
             strangers: self
@@ -138,6 +145,8 @@ impl Reporting {
             another_key: self.state.strangers.another_key,
             peers: self.ledger.connected(),
             guests: self.state.guests,
+            relayed_peers: self.ledger.relayed(),
+            relaying: self.state.relaying,
             connections: self.state.connections,
         }
     }
@@ -166,12 +175,16 @@ fn fit(mut rows: Vec<PeerReport>, bytes: usize) -> Vec<PeerReport> {
 /// No less than the row's length as JSON: the longest numbers are assumed for all fields but the histograms.
 fn json_bound(row: &PeerReport) -> usize {
     let network = row.network.as_ref();
-    let histograms = [&row.rtt, &row.warm].into_iter().chain(
-        network
-            .into_iter()
-            .flat_map(|network| [&network.rtt, &network.hosts, &network.peer_host]),
-    );
-    ROW_BYTES + row.peer_id.len() + row.name.len() + histograms.map(Histogram::json_bytes).sum::<usize>()
+    let network = network
+        .into_iter()
+        .flat_map(|network| [&network.rtt, &network.hosts, &network.peer_host]);
+    let relayed = row.relayed.as_ref();
+    let relayed = relayed
+        .into_iter()
+        .flat_map(|relayed| [&relayed.rtt, &relayed.warm]);
+    let histograms = [&row.rtt, &row.warm].into_iter().chain(network).chain(relayed);
+    let names = row.peer_id.len() + row.name.len() + row.relay.as_ref().map_or(0, String::len);
+    ROW_BYTES + names + histograms.map(Histogram::json_bytes).sum::<usize>()
 }
 
 #[cfg(test)]
@@ -182,7 +195,7 @@ mod tests {
     use peernet_api::{
         envelope,
         identity::NetworkSecret,
-        report::{MAX_PEERS, NetworkReport, StampClock},
+        report::{MAX_PEERS, NetworkReport, Path, RelayedReport, StampClock},
     };
 
     use super::*;
@@ -222,6 +235,7 @@ mod tests {
         peer: PeerId,
         samples: u64,
         at: Moment,
+        relayed: bool,
         nanos: impl Fn(u64) -> u64,
     ) {
         for n in 0..samples {
@@ -230,9 +244,14 @@ mod tests {
                 result: Ok(time),
                 host_limited: false,
             };
-            for news in [cold, News::Warm(time / 2)] {
+            let both = [Path::Direct, Path::Relayed];
+            let all = both
+                .into_iter()
+                .flat_map(|path| [(path, cold), (path, News::Warm(time / 2))]);
+            for (path, news) in all.take(if relayed { 4 } else { 2 }) {
                 reporting.apply(Event::Probe {
                     peer,
+                    path,
                     news,
                     sent: at,
                     at,
@@ -258,6 +277,8 @@ mod tests {
                 name: name(n).into(),
                 instance: None,
                 link: None,
+                path: Path::Direct,
+                relay: None,
             })
             .collect();
         reporting.apply(Event::State(State {
@@ -280,7 +301,7 @@ mod tests {
         let at = Duration::from_secs(1);
         let (mut reporting, members) = with_members(MAX_PEERS, |n| format!("{n:0>253}"), at);
         for member in members.iter() {
-            measure(&mut reporting, member.peer, 1_000, at, |n| {
+            measure(&mut reporting, member.peer, 1_000, at, true, |n| {
                 10_000 + n * n * 60_000
             });
         }
@@ -317,6 +338,17 @@ mod tests {
             newest_sample_age_millis: Some(longest),
             newest_probe_age_millis: Some(longest),
             network: Some(network),
+            path: Some(Path::Relayed),
+            relay: Some("r".repeat(253)),
+            relayed: Some(RelayedReport {
+                answered: longest,
+                timed_out: longest,
+                failed: longest,
+                host_limited: longest,
+                newest_sample_age_millis: Some(longest),
+                newest_probe_age_millis: Some(longest),
+                ..RelayedReport::default()
+            }),
             ..PeerReport::default()
         };
         let bytes = serde_json::to_vec(&row).unwrap().len();
@@ -343,7 +375,7 @@ mod tests {
                 }
                 times.push((200_000.0 * f64::exp(normal * 1.3)) as u64);
             }
-            measure(&mut reporting, member.peer, 300, at, |n| times[n as usize]);
+            measure(&mut reporting, member.peer, 300, at, false, |n| times[n as usize]);
         }
         let (report, sealed) = sealed(&reporting, at);
         assert_eq!(report.peers.len(), 100);

@@ -3,11 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use libp2p::PeerId;
-use peernet_api::report::StampClock;
+use peernet_api::report::{Path, StampClock};
 
 use crate::{
     ledger::{Member, Moment},
-    ping, stamp,
+    ping, relay, stamp,
     strangers::Strangers,
 };
 
@@ -23,6 +23,8 @@ pub enum Event {
     Probe {
         /// The peer that was probed.
         peer: PeerId,
+        /// The way that the probe took.
+        path: Path,
         /// What became of the probe.
         news: ping::News,
         /// When it was sent.
@@ -104,10 +106,14 @@ pub struct State {
     pub guests: Option<usize>,
     /// Connections, strangers' included.
     pub connections: usize,
+    /// Whether a relay could dial this agent, if one has tried.
+    pub reachable: Option<bool>,
     /// What was counted since the start.
     pub counters: Counters,
     /// Who was turned away.
     pub strangers: Strangers,
+    /// What this agent does as a relay, and by relays.
+    pub relaying: relay::Counts,
 }
 
 /// Counts since the agent's start.

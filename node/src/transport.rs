@@ -1,4 +1,5 @@
 //! TCP, encrypted by Noise, multiplexed by Yamux. In a private network all of it is encrypted with the pre-shared key, too.
+//! Circuits through relays carry Noise and Yamux once more, from end to end.
 
 use std::{
     pin::Pin,
@@ -12,11 +13,11 @@ use libp2p::{
     core::{
         Transport,
         muxing::StreamMuxerBox,
-        transport::{Boxed, DialOpts, ListenerId, PortUse, TransportError, TransportEvent},
+        transport::{Boxed, DialOpts, ListenerId, OrTransport, PortUse, TransportError, TransportEvent},
         upgrade::Version,
     },
     identity::Keypair,
-    noise, tcp, yamux,
+    noise, relay, tcp, yamux,
 };
 
 use crate::private;
@@ -25,8 +26,10 @@ use crate::private;
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
 /// Streams on one connection. yamux gives each a window of 256 KiB: this bounds what one peer can make us hold.
 const MAX_STREAMS: usize = 32;
+/// Streams on one connection where there are relays: each circuit takes one, on both of its connections.
+const MAX_STREAMS_WITH_CIRCUITS: usize = 192;
 
-/// The agent's only transport. `private`: the keys of the private network, if it is one.
+/// The agent's only transport, if it uses no relays. `private`: the keys of the private network, if it is one.
 ///
 /// # Errors
 /// If the key does not fit Noise.
@@ -37,12 +40,34 @@ pub fn build(
     let noise = noise::Config::new(key)?;
     let tcp = OwnPort(tcp::tokio::Transport::new(tcp::Config::default()));
     Ok(match private {
-        Some(keys) => upgraded(keys.guard(tcp), noise),
-        None => upgraded(tcp, noise),
+        Some(keys) => upgraded(keys.guard(tcp), noise, MAX_STREAMS),
+        None => upgraded(tcp, noise, MAX_STREAMS),
     })
 }
 
-fn upgraded<T>(transport: T, noise: noise::Config) -> Boxed<(PeerId, StreamMuxerBox)>
+/// The agent's transport with relays. Where a dial does not say otherwise, it leaves from the port that the agent listens on:
+/// that is how two ends behind firewalls meet.
+///
+/// # Errors
+/// If the key does not fit Noise.
+pub fn build_with_relays(
+    key: &Keypair,
+    private: Option<&private::Keys>,
+    circuits: relay::client::Transport,
+) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
+    let noise = noise::Config::new(key)?;
+    let tcp = tcp::tokio::Transport::new(tcp::Config::default());
+    Ok(match private {
+        // Both ways to and from the relay are guarded.
+        Some(keys) => {
+            let both = OrTransport::new(circuits, keys.guard(tcp));
+            upgraded(both, noise, MAX_STREAMS_WITH_CIRCUITS)
+        }
+        None => upgraded(OrTransport::new(circuits, tcp), noise, MAX_STREAMS_WITH_CIRCUITS),
+    })
+}
+
+fn upgraded<T>(transport: T, noise: noise::Config, max_streams: usize) -> Boxed<(PeerId, StreamMuxerBox)>
 where
     T: Transport<
             Output: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -54,7 +79,7 @@ where
         + 'static,
 {
     let mut muxer = yamux::Config::default();
-    muxer.set_max_num_streams(MAX_STREAMS);
+    muxer.set_max_num_streams(max_streams);
     transport
         .upgrade(Version::V1Lazy)
         .authenticate(noise)

@@ -15,7 +15,7 @@ use libp2p::PeerId;
 use peernet_api::{
     histogram::Histogram,
     identity::NetworkSecret,
-    report::{HostReport, NetworkReport, PeerReport, StampClock},
+    report::{HostReport, NetworkReport, Path, PeerReport, StampClock},
 };
 use peernet_node::{
     ledger::{Ledger, Member},
@@ -75,6 +75,8 @@ fn member(n: usize) -> Member {
         name: name.into(),
         instance: None,
         link: None,
+        path: Path::Direct,
+        relay: None,
     }
 }
 
@@ -91,9 +93,9 @@ fn reports(samples: &[Sample]) -> Vec<(Vec<PeerReport>, HostReport)> {
             result: Ok(Duration::from_nanos(sample.cold)),
             host_limited: false,
         };
-        ledger.record(peer, cold, sample.at, sample.at);
+        ledger.record(peer, Path::Direct, cold, sample.at, sample.at);
         let warm = News::Warm(Duration::from_nanos(sample.warm));
-        ledger.record(peer, warm, sample.at, sample.at);
+        ledger.record(peer, Path::Direct, warm, sample.at, sample.at);
         let stamp = StampSample {
             clock: StampClock::Kernel,
             network: Duration::from_nanos(sample.network),

@@ -271,3 +271,35 @@ fn the_log_s_format_is_checked() {
     .unwrap_err();
     assert_eq!(error.variable, "LOG_FORMAT");
 }
+
+#[test]
+fn relays_are_those_with_the_lowest_ordinals_or_all() {
+    let secret = SecretFile::new("relays", &[1; 32]);
+    let config = |name: &str, servers: &str| {
+        Args {
+            name: name.into(),
+            relay: "true".into(),
+            relay_servers: servers.into(),
+            ..args(&secret.0)
+        }
+        .config()
+    };
+    for (name, servers, serves) in [
+        ("mesh-0", "2", true),
+        ("mesh-1", "2", true),
+        ("mesh-2", "2", false),
+        ("mesh-12", "2", false),
+        ("mesh-0", "0", false),
+        ("n1", "2", false),
+        ("n1", "all", true),
+    ] {
+        let relay = config(name, servers).unwrap().relay.unwrap();
+        assert_eq!(relay.serve.is_some(), serves, "{name} of {servers}");
+    }
+    let limits = config("mesh-0", "1").unwrap().relay.unwrap().serve.unwrap();
+    assert_eq!(limits.circuit_bytes, 64 << 20);
+    assert_eq!(limits.circuit_duration, Duration::from_secs(3600));
+    assert!(args(&secret.0).config().unwrap().relay.is_none());
+    let error = config("mesh-0", "some").unwrap_err();
+    assert_eq!(error.variable, "PEERNET_RELAY_SERVERS");
+}

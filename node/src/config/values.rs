@@ -112,6 +112,30 @@ pub(super) fn count_or_none(variable: &'static str, text: &str, most: usize) -> 
     }
 }
 
+/// Bytes, given in mebibytes from 1 to 1 TiB.
+pub(super) fn mebibytes(variable: &'static str, text: &str) -> Result<u64, Invalid> {
+    let mebibytes = count(variable, text, 1 << 20)?;
+    Ok(u64::try_from(mebibytes).unwrap_or(u64::MAX) << 20)
+}
+
+/// Whether the agent of this name is one of the first so many, by the number that its name ends in, as a StatefulSet's pods
+/// have it. `all`: whatever its name is.
+pub(super) fn serves(variable: &'static str, text: &str, name: &str) -> Result<bool, Invalid> {
+    if text == "all" {
+        return Ok(true);
+    }
+    let Ok(first) = text.parse::<u32>() else {
+        return invalid(
+            variable,
+            format!("{text:?} is no number of agents: write a number, or all"),
+        );
+    };
+    let ordinal = name
+        .rsplit_once('-')
+        .and_then(|(_, ordinal)| ordinal.parse::<u32>().ok());
+    Ok(ordinal.is_some_and(|ordinal| ordinal < first))
+}
+
 pub(super) fn flag(variable: &'static str, text: &str) -> Result<bool, Invalid> {
     match text {
         "true" => Ok(true),

@@ -5,7 +5,7 @@
 //! grace in which nothing came.
 
 mod links;
-mod pair;
+pub(crate) mod pair;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -56,6 +56,8 @@ pub enum Source {
     Mdns,
     /// Named by another member.
     Kademlia,
+    /// A member that only a circuit leads to says where it can be reached directly.
+    Circuit,
 }
 
 /// What a dial came to.
@@ -360,8 +362,12 @@ impl Planner {
 
     /// Makes room for one more announced peer, if need be at the cost of the one that failed most often.
     fn make_room(&mut self) -> bool {
-        let announced =
-            |candidate: &Candidate| matches!(candidate.source, Some(Source::Mdns | Source::Kademlia));
+        let announced = |candidate: &Candidate| {
+            matches!(
+                candidate.source,
+                Some(Source::Mdns | Source::Kademlia | Source::Circuit)
+            )
+        };
         if self
             .candidates
             .values()

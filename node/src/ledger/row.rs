@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use peernet_api::{
     histogram::Histogram,
-    report::{NetworkReport, PeerReport, StampClock},
+    report::{NetworkReport, Path, PeerReport, RelayedReport, StampClock},
 };
 
 use super::{Member, Moment, is_host_limited, millis, nanos, ring::Ring};
@@ -23,6 +23,10 @@ pub(super) struct Row {
     since: Moment,
     /// Since when no connection stands. `None` while one does.
     pub(super) away_since: Option<Moment>,
+    /// The way that it is measured on, or was at last.
+    path: Path,
+    /// Who relays, if the way is a circuit.
+    relay: Option<Arc<str>>,
     /// The measured connection, as it was when it was last looked at.
     socket: Option<Socket>,
     newest: Newest,
@@ -34,6 +38,8 @@ pub(super) struct Row {
 struct Newest {
     answer: Option<Moment>,
     probe: Option<Moment>,
+    relayed_answer: Option<Moment>,
+    relayed_probe: Option<Moment>,
     stamp_sample: Option<Moment>,
     stamp_probe: Option<Moment>,
 }
@@ -49,6 +55,8 @@ struct Slot {
     rtt: Histogram,
     warm: Histogram,
     network: Option<Box<NetworkReport>>,
+    /// What went through relays: in no other number.
+    relayed: Option<Box<RelayedReport>>,
 }
 
 impl Row {
@@ -58,6 +66,8 @@ impl Row {
             instance: member.instance,
             since: now,
             away_since: None,
+            path: member.path,
+            relay: member.relay.clone(),
             socket: None,
             newest: Newest::default(),
             ring: Ring::new(window),
@@ -68,10 +78,25 @@ impl Row {
         self.instance == member.instance
     }
 
+    /// The member has a connection.
+    pub(super) fn reach(&mut self, member: &Member) {
+        self.away_since = None;
+        self.path = member.path;
+        self.relay.clone_from(&member.relay);
+    }
+
+    pub(super) fn is_relayed(&self) -> bool {
+        self.away_since.is_none() && self.path == Path::Relayed
+    }
+
     /// False if the probe was sent to an earlier instance of the member: it is in no number then.
-    pub(super) fn record(&mut self, news: News, sent: Moment, at: Moment) -> bool {
+    pub(super) fn record(&mut self, path: Path, news: News, sent: Moment, at: Moment) -> bool {
         if sent < self.since {
             return false;
+        }
+        if path == Path::Relayed {
+            self.record_relayed(news, at);
+            return true;
         }
         let Some(slot) = self.ring.at(at) else {
             return true;
@@ -96,6 +121,32 @@ impl Row {
         }
         self.newest.probe = self.newest.probe.max(Some(at));
         true
+    }
+
+    fn record_relayed(&mut self, news: News, at: Moment) {
+        let Some(slot) = self.ring.at(at) else {
+            return;
+        };
+        let relayed = slot.relayed.get_or_insert_default();
+        let (result, host_limited) = match news {
+            News::Warm(rtt) => {
+                relayed.warm.record(nanos(rtt));
+                return;
+            }
+            News::Cold { result, host_limited } => (result, host_limited),
+        };
+        relayed.host_limited += u64::from(host_limited);
+        match result {
+            Ok(rtt) => {
+                relayed.answered += 1;
+                relayed.rtt.record(nanos(rtt));
+                self.newest.relayed_answer = self.newest.relayed_answer.max(Some(at));
+            }
+            Err(Failure::Timeout) => relayed.timed_out += 1,
+            Err(Failure::Reset | Failure::Unsupported | Failure::Closed) => relayed.failed += 1,
+            Err(Failure::Unheard) => return,
+        }
+        self.newest.relayed_probe = self.newest.relayed_probe.max(Some(at));
     }
 
     /// False if it is about an earlier instance of the member: it is in no number then.
@@ -190,10 +241,17 @@ impl Row {
     }
 
     pub(super) fn report(&self, peer_id: String, now: Moment) -> PeerReport {
+        let connected = self.away_since.is_none();
         let mut report = PeerReport {
             peer_id,
             name: self.name.to_string(),
-            connected: self.away_since.is_none(),
+            connected,
+            path: connected.then_some(self.path),
+            relay: self
+                .relay
+                .as_ref()
+                .filter(|_| self.is_relayed())
+                .map(ToString::to_string),
             ..PeerReport::default()
         };
         for slot in self.ring.window(now) {
@@ -209,6 +267,9 @@ impl Row {
             if let Some(network) = &slot.network {
                 add(report.network.get_or_insert_default(), network);
             }
+            if let Some(relayed) = &slot.relayed {
+                add_relayed(report.relayed.get_or_insert_default(), relayed);
+            }
         }
         let age = |newest: Option<Moment>| newest.map(|newest| millis(now.saturating_sub(newest)));
         if report.answered > 0 {
@@ -216,6 +277,14 @@ impl Row {
         }
         if report.answered + report.timed_out + report.failed > 0 {
             report.newest_probe_age_millis = age(self.newest.probe);
+        }
+        if let Some(relayed) = &mut report.relayed {
+            if relayed.answered > 0 {
+                relayed.newest_sample_age_millis = age(self.newest.relayed_answer);
+            }
+            if relayed.answered + relayed.timed_out + relayed.failed > 0 {
+                relayed.newest_probe_age_millis = age(self.newest.relayed_probe);
+            }
         }
         if let Some(network) = &mut report.network {
             if network.answered > network.voided {
@@ -263,4 +332,13 @@ fn add(sum: &mut NetworkReport, part: &NetworkReport) {
     sum.rtt.merge(&part.rtt);
     sum.hosts.merge(&part.hosts);
     sum.peer_host.merge(&part.peer_host);
+}
+
+fn add_relayed(sum: &mut RelayedReport, part: &RelayedReport) {
+    sum.answered += part.answered;
+    sum.timed_out += part.timed_out;
+    sum.failed += part.failed;
+    sum.host_limited += part.host_limited;
+    sum.rtt.merge(&part.rtt);
+    sum.warm.merge(&part.warm);
 }

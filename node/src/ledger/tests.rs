@@ -1,4 +1,4 @@
-use peernet_api::report::{NetworkReport, StampClock};
+use peernet_api::report::{NetworkReport, Path, StampClock};
 use proptest::prelude::*;
 
 use super::*;
@@ -15,6 +15,8 @@ fn member(n: u8) -> Member {
         name: name.into(),
         instance: None,
         link: None,
+        path: Path::Direct,
+        relay: None,
     }
 }
 
@@ -33,7 +35,7 @@ fn cold(result: Result<Duration, Failure>) -> News {
 
 /// A probe that was sent when it came to its end, as far as the ledger cares.
 fn record(ledger: &mut Ledger, member: &Member, result: Result<Duration, Failure>, at: Moment) {
-    ledger.record(&member.peer, cold(result), at, at);
+    ledger.record(&member.peer, Path::Direct, cold(result), at, at);
 }
 
 fn result() -> impl Strategy<Value = Result<Duration, Failure>> {
@@ -93,7 +95,7 @@ proptest! {
         let mut samples = Vec::new();
         for (pause, who, news) in steps {
             now += Duration::from_millis(pause);
-            ledger.record(&members[usize::from(who)].peer, news, now, now);
+            ledger.record(&members[usize::from(who)].peer, Path::Direct, news, now, now);
             samples.push((who, now, news));
         }
         now += Duration::from_millis(wait);
@@ -112,6 +114,7 @@ proptest! {
                 peer_id: member.peer.to_string(),
                 name: member.name.to_string(),
                 connected: true,
+                path: Some(Path::Direct),
                 ..expected(mine, now)
             };
             prop_assert_eq!(row, expected);
@@ -208,6 +211,7 @@ fn a_restarted_member_starts_with_an_empty_row() {
     // A probe of the process before, which nobody is left to answer.
     ledger.record(
         &member(0).peer,
+        Path::Direct,
         cold(Err(Failure::Timeout)),
         SECOND * 2,
         SECOND * 4,
@@ -243,6 +247,8 @@ fn rows_are_bounded_and_who_is_away_makes_room() {
         name: name.into(),
         instance: None,
         link: None,
+        path: Path::Direct,
+        relay: None,
     };
     let crowd: Vec<Member> = (0..MAX_PEERS).map(|n| stranger(format!("old-{n}"))).collect();
     let mut ledger = ledger_of(&crowd);
@@ -444,4 +450,52 @@ fn the_host_s_doings_are_those_of_the_window() {
     assert_eq!((host.cpu_micros, host.throttled_periods), (Some(7), Some(2)));
     assert_eq!(host.loop_lag, histogram(&[100]));
     assert_eq!(ledger.totals().host.cpu, Some(Duration::from_micros(14)));
+}
+
+#[test]
+fn what_went_through_a_relay_is_in_no_other_number() {
+    let mut ledger = Ledger::new(WINDOW);
+    let through = Member {
+        path: Path::Relayed,
+        relay: Some("mesh-9".into()),
+        ..member(0)
+    };
+    ledger.set_members(std::slice::from_ref(&through), SECOND);
+    let peer = through.peer;
+    let mut probe = |path, result| ledger.record(&peer, path, cold(result), SECOND, SECOND);
+    probe(Path::Relayed, Ok(SECOND / 500));
+    probe(Path::Relayed, Err(Failure::Timeout));
+    probe(Path::Relayed, Err(Failure::Closed));
+    probe(Path::Direct, Ok(SECOND / 1000));
+    ledger.record(&peer, Path::Relayed, News::Warm(SECOND / 800), SECOND, SECOND);
+    let row = ledger.rows(SECOND * 2)[0].clone();
+    assert_eq!((row.answered, row.timed_out, row.failed), (1, 0, 0));
+    assert_eq!((row.rtt.count(), row.warm.count()), (1, 0));
+    let relayed = row.relayed.unwrap();
+    assert_eq!((relayed.answered, relayed.timed_out, relayed.failed), (1, 1, 1));
+    assert_eq!((relayed.rtt.count(), relayed.warm.count()), (1, 1));
+    assert_eq!(relayed.newest_sample_age_millis, Some(1_000));
+    assert_eq!(
+        (row.path, row.relay.as_deref()),
+        (Some(Path::Relayed), Some("mesh-9"))
+    );
+    let totals = ledger.totals();
+    assert_eq!((totals.relayed.count(), totals.rtt.count()), (1, 1));
+    assert_eq!(
+        (totals.relayed_timed_out, totals.relayed_failed, totals.timed_out),
+        (1, 1, 0)
+    );
+    assert_eq!(ledger.relayed(), 1);
+
+    // A direct connection stands, and then none at all.
+    ledger.set_members(&[member(0)], SECOND * 3);
+    let row = ledger.rows(SECOND * 3)[0].clone();
+    assert_eq!((row.path, row.relay), (Some(Path::Direct), None));
+    assert_eq!(row.relayed.unwrap().answered, 1);
+    ledger.set_members(&[], SECOND * 4);
+    let row = ledger.rows(SECOND * 4)[0].clone();
+    assert_eq!((row.connected, row.path), (false, None));
+    // Beyond the window, nothing is said of relays.
+    ledger.set_members(&[member(0)], SECOND * 5);
+    assert_eq!(ledger.rows(SECOND * 300)[0].relayed, None);
 }

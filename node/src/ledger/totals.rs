@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use peernet_api::report::StampClock;
+use peernet_api::report::{Path, StampClock};
 
 use super::is_host_limited;
 use crate::{
@@ -18,6 +18,12 @@ pub struct Totals {
     pub rtt: TimeBuckets,
     /// Warm round-trip times of all bursts.
     pub warm: TimeBuckets,
+    /// Cold round-trip times of answered probes that went through a relay. These probes are in no other number of these.
+    pub relayed: TimeBuckets,
+    /// Probes through a relay without an answer in time.
+    pub relayed_timed_out: u64,
+    /// Probes through a relay that failed at once.
+    pub relayed_failed: u64,
     /// The network's own round-trip times, from STAMP.
     pub network: TimeBuckets,
     /// Time that STAMP probes of this agent spent in its own host.
@@ -68,7 +74,11 @@ pub struct StampTotals {
 }
 
 impl Totals {
-    pub(super) fn count_probe(&mut self, news: ping::News) {
+    pub(super) fn count_probe(&mut self, path: Path, news: ping::News) {
+        if path == Path::Relayed {
+            self.count_relayed(news);
+            return;
+        }
         let (result, host_limited) = match news {
             ping::News::Warm(rtt) => {
                 self.warm.record(rtt);
@@ -85,6 +95,18 @@ impl Totals {
             Err(Failure::Unheard) => self.unheard += 1,
         }
         self.host_limited += u64::from(host_limited);
+    }
+
+    fn count_relayed(&mut self, news: ping::News) {
+        let ping::News::Cold { result, .. } = news else {
+            return;
+        };
+        match result {
+            Ok(rtt) => self.relayed.record(rtt),
+            Err(Failure::Timeout) => self.relayed_timed_out += 1,
+            Err(Failure::Reset | Failure::Unsupported | Failure::Closed) => self.relayed_failed += 1,
+            Err(Failure::Unheard) => {}
+        }
     }
 
     pub(super) fn count_stamp(&mut self, news: StampNews) {

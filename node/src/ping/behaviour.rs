@@ -1,4 +1,4 @@
-//! Which connections are probed: one per accepted peer, however many there are.
+//! Which connections are probed: one per accepted peer, however many there are. A direct one, if there is one.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -14,10 +14,13 @@ use libp2p::{
     },
 };
 
+use peernet_api::report::Path;
+
 use super::{
     Config, Failure, News, Outcome,
-    handler::{Handler, Start},
+    handler::{Command, Handler},
 };
+use crate::relay::is_relayed;
 
 /// Failures in a row after which a connection is closed, so that a new one is dialed. With a second connection at
 /// hand, the first failure is enough.
@@ -28,6 +31,8 @@ const MAX_FAILURES: u32 = 3;
 pub struct Event {
     /// The peer that was probed.
     pub peer: PeerId,
+    /// The way that the probe took.
+    pub path: Path,
     /// What became of it.
     pub outcome: Outcome,
 }
@@ -38,17 +43,39 @@ pub struct Behaviour {
     /// The peers with a connection: bounded by the connection limits.
     peers: HashMap<PeerId, Peer>,
     /// Drained on every poll of the swarm; no peer adds to it without having been polled.
-    actions: VecDeque<ToSwarm<Event, Start>>,
+    actions: VecDeque<ToSwarm<Event, Command>>,
 }
 
 #[derive(Debug, Default)]
 struct Peer {
     accepted: bool,
-    connections: Vec<ConnectionId>,
+    connections: Vec<(ConnectionId, Path)>,
     /// Given up, but not gone yet.
-    closing: Vec<ConnectionId>,
+    closing: Vec<(ConnectionId, Path)>,
     measured: Option<ConnectionId>,
     failures: u32,
+}
+
+impl Peer {
+    fn path(&self, connection: ConnectionId) -> Path {
+        let all = self.connections.iter().chain(&self.closing);
+        all.copied()
+            .find(|(known, _)| *known == connection)
+            .map_or(Path::Direct, |(_, path)| path)
+    }
+
+    /// The connection to measure: the one that is measured, unless there is a better one. A direct connection is better
+    /// than a circuit, and a new circuit better than an old one: it was made because the old one is about to end.
+    fn best(&self) -> Option<ConnectionId> {
+        let newest = |wanted: Path| {
+            let mut connections = self.connections.iter().rev();
+            connections.find(|(_, path)| *path == wanted).map(|(id, _)| *id)
+        };
+        match self.measured {
+            Some(measured) if self.path(measured) == Path::Direct => Some(measured),
+            _ => newest(Path::Direct).or_else(|| newest(Path::Relayed)),
+        }
+    }
 }
 
 impl Behaviour {
@@ -76,32 +103,36 @@ impl Behaviour {
         self.peers.get(peer)?.measured
     }
 
-    /// Starts to probe the newest connection of an accepted peer if none is probed yet.
+    /// Starts to probe the best connection of an accepted peer, and ends with the one that was probed before.
     fn measure(&mut self, peer_id: PeerId) {
         let Some(peer) = self.peers.get_mut(&peer_id) else {
             return;
         };
-        if !peer.accepted || peer.measured.is_some() {
+        if !peer.accepted {
             return;
         }
-        let Some(&connection) = peer.connections.last() else {
+        let best = peer.best();
+        let Some(connection) = best.filter(|best| Some(*best) != peer.measured) else {
             return;
         };
-        peer.measured = Some(connection);
+        let before = peer.measured.replace(connection);
         peer.failures = 0;
-        self.actions.push_back(ToSwarm::NotifyHandler {
-            peer_id,
-            handler: NotifyHandler::One(connection),
-            event: Start,
-        });
+        let stop = before.map(|before| (before, Command::Stop));
+        for (connection, event) in stop.into_iter().chain([(connection, Command::Start)]) {
+            self.actions.push_back(ToSwarm::NotifyHandler {
+                peer_id,
+                handler: NotifyHandler::One(connection),
+                event,
+            });
+        }
     }
 
     fn closed(&mut self, peer_id: PeerId, connection: ConnectionId) {
         let Some(peer) = self.peers.get_mut(&peer_id) else {
             return;
         };
-        peer.connections.retain(|known| *known != connection);
-        peer.closing.retain(|known| *known != connection);
+        peer.connections.retain(|(known, _)| *known != connection);
+        peer.closing.retain(|(known, _)| *known != connection);
         if peer.measured == Some(connection) {
             peer.measured = None;
         }
@@ -142,8 +173,9 @@ impl Behaviour {
             peer_id,
             connection: CloseConnection::One(connection),
         });
-        peer.connections.retain(|known| *known != connection);
-        peer.closing.push(connection);
+        let path = peer.path(connection);
+        peer.connections.retain(|(known, _)| *known != connection);
+        peer.closing.push((connection, path));
         peer.measured = None;
         self.measure(peer_id);
     }
@@ -178,7 +210,12 @@ impl NetworkBehaviour for Behaviour {
         match event {
             FromSwarm::ConnectionEstablished(established) => {
                 let peer = self.peers.entry(established.peer_id).or_default();
-                peer.connections.push(established.connection_id);
+                let path = if is_relayed(established.endpoint) {
+                    Path::Relayed
+                } else {
+                    Path::Direct
+                };
+                peer.connections.push((established.connection_id, path));
                 self.measure(established.peer_id);
             }
             FromSwarm::ConnectionClosed(closed) => self.closed(closed.peer_id, closed.connection_id),
@@ -192,8 +229,12 @@ impl NetworkBehaviour for Behaviour {
         connection: ConnectionId,
         outcome: THandlerOutEvent<Self>,
     ) {
+        let path = self
+            .peers
+            .get(&peer)
+            .map_or(Path::Direct, |peer| peer.path(connection));
         self.actions
-            .push_back(ToSwarm::GenerateEvent(Event { peer, outcome }));
+            .push_back(ToSwarm::GenerateEvent(Event { peer, path, outcome }));
         self.judge(peer, connection, &outcome);
     }
 

@@ -27,9 +27,14 @@ use crate::pace::{Pace, is_late};
 /// The specification lets a peer open one stream and asks us to accept two, since an old one may linger.
 const MAX_RESPONDERS: usize = 2;
 
-/// Tells the handler to start probing.
+/// What the handler is told.
 #[derive(Clone, Copy, Debug)]
-pub struct Start;
+pub enum Command {
+    /// Probe from now on.
+    Start,
+    /// Send no more probes: another connection is better. Those on the way are awaited.
+    Stop,
+}
 
 /// The handler of one connection.
 pub struct Handler {
@@ -294,7 +299,7 @@ impl Handler {
 }
 
 impl ConnectionHandler for Handler {
-    type FromBehaviour = Start;
+    type FromBehaviour = Command;
     type ToBehaviour = Outcome;
     type InboundProtocol = ReadyUpgrade<StreamProtocol>;
     type OutboundProtocol = ReadyUpgrade<StreamProtocol>;
@@ -310,9 +315,16 @@ impl ConnectionHandler for Handler {
         true
     }
 
-    fn on_behaviour_event(&mut self, Start: Start) {
-        if self.pace.is_none() {
-            self.pace = Some(Pace::new(Instant::now(), self.config.interval));
+    fn on_behaviour_event(&mut self, command: Command) {
+        match command {
+            Command::Start if self.pace.is_none() => {
+                self.pace = Some(Pace::new(Instant::now(), self.config.interval));
+            }
+            Command::Start => {}
+            Command::Stop => {
+                self.pace = None;
+                self.waiting = None;
+            }
         }
     }
 
@@ -364,6 +376,10 @@ impl ConnectionHandler for Handler {
             }
             ConnectionEvent::DialUpgradeError(error) => {
                 self.outbound = Outbound::None;
+                if self.waiting.is_none() && self.pace.is_none() {
+                    // Told to stop meanwhile: no probe waited for this stream.
+                    return;
+                }
                 let now = Instant::now();
                 let waiting = self.waiting.take().unwrap_or(Waiting {
                     since: now,

@@ -27,7 +27,7 @@ use libp2p::StreamProtocol;
 
 pub use self::{
     behaviour::{Behaviour, Event},
-    handler::{Handler, Start},
+    handler::{Command, Handler},
 };
 
 /// The protocol's name.

@@ -15,7 +15,7 @@ use libp2p::{
 };
 use peernet_api::report::StrangerReason;
 
-use super::EventLoop;
+use super::{EventLoop, relaying::Circuit};
 use crate::{
     admission,
     discovery::{
@@ -38,6 +38,8 @@ pub(super) struct Connection {
     /// The other end of it, as the kernel knows it.
     pub(super) remote: Option<Address>,
     pub(super) target: Option<Target>,
+    /// Whether it goes through a relay, and which.
+    pub(super) circuit: Option<Circuit>,
 }
 
 impl EventLoop {
@@ -47,6 +49,10 @@ impl EventLoop {
         if let Some(target) = target {
             self.planner.finished(target, Outcome::Connected, now);
         }
+        if let Some(relaying) = &mut self.relaying {
+            relaying.on_dialed(&id, true);
+        }
+        let circuit = self.circuit(&peer, endpoint, now);
         let remote = Address::parse(endpoint.get_remote_address());
         let (dialed, source) = match endpoint {
             ConnectedPoint::Dialer { address, .. } => {
@@ -55,7 +61,7 @@ impl EventLoop {
             }
             ConnectedPoint::Listener { .. } => (None, remote.map(|address| address.ip())),
         };
-        tracing::debug!(%peer, connection = %id, ?dialed, ?source, "connected");
+        tracing::debug!(%peer, connection = %id, ?dialed, ?source, ?circuit, "connected");
         self.connections.insert(
             id,
             Connection {
@@ -65,6 +71,7 @@ impl EventLoop {
                 source,
                 remote,
                 target,
+                circuit,
             },
         );
         self.relink(peer);
@@ -79,6 +86,9 @@ impl EventLoop {
         }
         self.links.remove(&peer);
         self.guest_left(&peer);
+        if let Some(relaying) = &mut self.relaying {
+            relaying.gone(&peer);
+        }
         if let Some(Member { name, .. }) = self.members.remove(&peer) {
             tracing::info!(%name, %peer, cause = cause.unwrap_or("closed"), "member left");
             self.tell_state(Instant::now());
@@ -98,10 +108,17 @@ impl EventLoop {
         let sources = of_peer().filter_map(|connection| connection.source);
         link.sources = sources.filter(|_| !self.guests.contains(&peer)).collect();
         link.member = self.members.contains_key(&peer);
+        link.relayed = of_peer().all(|connection| connection.circuit.is_some());
+        if let (true, Some(relaying)) = (link.relayed, &mut self.relaying) {
+            relaying.lost(&peer);
+        }
     }
 
     pub(super) fn on_dial_failed(&mut self, id: ConnectionId, error: &DialError) {
         let target = self.dialing.remove(&id);
+        if let Some(relaying) = &mut self.relaying {
+            relaying.on_dialed(&id, false);
+        }
         tracing::debug!(?target, %error, "dial failed");
         let outcome = match error {
             DialError::LocalPeerId { .. } => Outcome::Ourselves,
@@ -178,10 +195,18 @@ impl EventLoop {
     pub(super) fn dial(&mut self, Dial { target, addresses }: Dial) {
         let addresses = addresses.into_iter().map(Multiaddr::from);
         let options = match target {
-            Target::Seed(address) => DialOpts::unknown_peer_id().address(address.into()).build(),
+            Target::Seed(address) => DialOpts::unknown_peer_id()
+                .address(address.into())
+                .allocate_new_port()
+                .build(),
             Target::Peer(peer) => DialOpts::peer_id(peer)
-                .condition(PeerCondition::DisconnectedAndNotDialing)
+                .condition(if self.has_circuits_only(&peer) {
+                    PeerCondition::NotDialing
+                } else {
+                    PeerCondition::DisconnectedAndNotDialing
+                })
                 .addresses(addresses.collect())
+                .allocate_new_port()
                 .build(),
         };
         let id = options.connection_id();

@@ -3,14 +3,14 @@
 use std::time::Instant;
 
 use libp2p::{PeerId, identify, swarm::ConnectionId};
-use peernet_api::report::StrangerReason;
+use peernet_api::report::{Path, StrangerReason};
 
 use super::{EventLoop, KAD_SEARCH};
 use crate::{
     admission::Ban,
     discovery::{
         Address, dialable,
-        planner::{Link, Outcome},
+        planner::{Link, Outcome, Source},
     },
     ledger::Member,
     membership::{self, Announced},
@@ -50,9 +50,20 @@ impl EventLoop {
             }
         }
         if let Some(link) = self.links.get_mut(&peer) {
+            if link.relayed {
+                self.planner
+                    .discovered(peer, claimed.iter().copied(), Source::Circuit);
+            }
             link.claimed = claimed;
             link.member = true;
         }
+        // A member that only a circuit led to until now: STAMP starts with the first direct connection.
+        if self.links.get(&peer).is_some_and(|link| !link.relayed)
+            && let Some(stamp) = self.swarm.behaviour_mut().stamp.as_mut()
+        {
+            stamp.accept(peer);
+        }
+        self.consider_relay(peer, connection, info);
     }
 
     fn join(&mut self, peer: PeerId, connection: ConnectionId, said: Announced<'_>) {
@@ -62,6 +73,8 @@ impl EventLoop {
             name: said.name.into(),
             instance: said.instance,
             link: None,
+            path: Path::Direct,
+            relay: None,
         };
         if self.members.insert(peer, member).is_some() {
             tracing::info!(name = said.name, %peer, "member restarted");
@@ -84,6 +97,9 @@ impl EventLoop {
         behaviour.ping.accept(peer);
         if let Some(stamp) = behaviour.stamp.as_mut() {
             stamp.accept(peer);
+        }
+        if let Some(relay) = behaviour.relay.as_mut() {
+            relay.accept(peer);
         }
         self.kad_search = self.kad_search.min(now + KAD_SEARCH.0);
     }

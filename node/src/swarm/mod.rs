@@ -6,6 +6,7 @@ mod connections;
 mod guests;
 mod members;
 mod names;
+mod relaying;
 mod stamping;
 
 use std::{
@@ -22,9 +23,10 @@ use libp2p::{
     identity::Keypair,
     kad,
     multiaddr::Protocol,
-    noise,
+    noise, relay as libp2p_relay,
     swarm::{ConnectionId, SwarmEvent},
 };
+use peernet_api::report::Path;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{MissedTickBehavior, interval, timeout},
@@ -34,6 +36,7 @@ use self::{
     connections::Connection,
     guests::Guests,
     names::{Name, Purpose},
+    relaying::Relaying,
     stamping::Stamping,
 };
 use crate::{
@@ -46,7 +49,7 @@ use crate::{
         planner::{Link, Planner, Source, Target},
     },
     ledger::Member,
-    ping, private, stamp,
+    ping, private, relay, stamp,
     strangers::Strangers,
     telemetry::{Counters, Event, State},
     transport,
@@ -105,6 +108,7 @@ pub struct EventLoop {
     counters: Counters,
     stamp: Option<Stamping>,
     strangers: Strangers,
+    relaying: Option<Relaying>,
 }
 
 impl EventLoop {
@@ -124,9 +128,19 @@ impl EventLoop {
         keys: Option<&private::Keys>,
     ) -> Result<Self, Error> {
         let own_id = key.public().to_peer_id();
-        let transport = transport::build(&key, keys)?;
+        let (transport, relay) = match &config.relay {
+            Some(settings) => {
+                let (circuits, client) = libp2p_relay::client::new(own_id);
+                let relay = relay::behaviour::Behaviour::new(settings, own_id, client);
+                (transport::build_with_relays(&key, keys, circuits)?, Some(relay))
+            }
+            None => (transport::build(&key, keys)?, None),
+        };
+        let relaying = relay
+            .is_some()
+            .then(|| Relaying::new(own_id, config.peers_per_node));
         let stamp_port = stamp.as_ref().map(|(handle, _)| handle.reflector().port());
-        let behaviour = Behaviour::new(&config, &key, stamp_port);
+        let behaviour = Behaviour::new(&config, &key, stamp_port, relay);
         let mut swarm = Swarm::new(
             transport,
             behaviour,
@@ -185,6 +199,7 @@ impl EventLoop {
             counters: Counters::default(),
             stamp: stamp.map(|(handle, stale)| Stamping::new(handle, stale)),
             strangers: Strangers::default(),
+            relaying,
             config,
         })
     }
@@ -266,6 +281,9 @@ impl EventLoop {
             SwarmEvent::ListenerClosed {
                 listener_id, reason, ..
             } => {
+                if let Some(relaying) = &mut self.relaying {
+                    relaying.on_listener_closed(&listener_id, reason.as_ref().err());
+                }
                 self.listeners.remove(&listener_id);
                 if self.listeners.is_empty() {
                     let reason = reason
@@ -284,7 +302,7 @@ impl EventLoop {
 
     fn on_behaviour_event(&mut self, event: BehaviourEvent) {
         match event {
-            BehaviourEvent::Ping(ping::Event { peer, outcome }) => {
+            BehaviourEvent::Ping(ping::Event { peer, path, outcome }) => {
                 match outcome.news {
                     ping::News::Cold {
                         result: Err(failure), ..
@@ -296,6 +314,7 @@ impl EventLoop {
                 self.keep_apart(peer, moment(outcome.sent));
                 self.tell(Event::Probe {
                     peer,
+                    path,
                     news: outcome.news,
                     sent: moment(outcome.sent),
                     at: moment(outcome.at),
@@ -310,6 +329,7 @@ impl EventLoop {
                 self.on_identified(peer_id, connection_id, &info);
             }
             BehaviourEvent::Identify(_) => {}
+            BehaviourEvent::Relay(event) => self.on_relay_event(event),
             BehaviourEvent::Kad(event) => self.on_kad_event(event),
             BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => {
                 let now = Instant::now();
@@ -358,6 +378,10 @@ impl EventLoop {
         // Loopback stands for us only if that is all there is.
         if !address.ip().is_loopback() || self.config.listen.is_some() {
             self.planner.own_address(address);
+            // A relay tells those whom it leads to where it is: it must have an address of its own that it is sure of.
+            if self.config.relay.is_some_and(|relay| relay.serve.is_some()) {
+                self.swarm.add_external_address(address.into());
+            }
         }
         if let Some(listening) = self.listening.take() {
             // Nobody may be waiting any more.
@@ -389,6 +413,7 @@ impl EventLoop {
         if let Some(stamp) = self.swarm.behaviour_mut().stamp.as_mut() {
             stamp.tend(now);
         }
+        self.tend_relays(now);
         for dial in self.planner.plan(&self.links, now) {
             self.dial(dial);
         }
@@ -398,8 +423,13 @@ impl EventLoop {
         let ping = &self.swarm.behaviour().ping;
         let members = self.members.values().map(|member| {
             let measured = ping.measured(&member.peer);
+            let measured = measured.and_then(|id| self.connections.get(&id));
+            let circuit = measured.and_then(|connection| connection.circuit);
+            let relay = circuit.and_then(|circuit| self.members.get(&circuit.relay?));
             Member {
-                link: measured.and_then(|id| Some(self.connections.get(&id)?.remote?.socket())),
+                link: measured.and_then(|connection| Some(connection.remote?.socket())),
+                path: circuit.map_or(Path::Direct, |_| Path::Relayed),
+                relay: relay.map(|relay| relay.name.clone()),
                 ..member.clone()
             }
         });
@@ -416,8 +446,10 @@ impl EventLoop {
             members: members.collect(),
             guests: (self.config.guests > 0).then(|| self.guests.count()),
             connections: admission.established(),
+            reachable: self.relaying.as_ref().and_then(Relaying::reachable),
             counters,
             strangers: self.strangers.clone(),
+            relaying: self.relay_counts(),
         };
         self.tell(Event::State(state));
     }

@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test program uses its own part of this")]
 
 pub(crate) mod echo;
+pub(crate) mod lab;
 pub(crate) mod netns;
 pub(crate) mod stamp;
 pub(crate) mod swarms;
@@ -63,6 +64,7 @@ pub(crate) fn config(secret_byte: u8, name: &str, seeds: &[SocketAddr]) -> Confi
         bootstrap: Vec::new(),
         private: None,
         guests: 0,
+        relay: None,
     }
 }
 

@@ -21,6 +21,8 @@ pub struct Link {
     pub claimed: Vec<Address>,
     /// Whether it has shown that it is a member.
     pub member: bool,
+    /// Whether only circuits through relays lead to it: direct dials go on.
+    pub relayed: bool,
 }
 
 impl Link {
@@ -47,7 +49,7 @@ impl<'a> View<'a> {
             dialed.extend(&link.dialed);
             // On loopback, one address is many agents.
             sources.extend(link.sources.iter().filter(|ip| !ip.is_loopback()));
-            if link.member {
+            if link.member && !link.relayed {
                 claimed.extend(&link.claimed);
             }
         }
@@ -62,7 +64,7 @@ impl<'a> View<'a> {
     pub(super) fn is_connected(&self, target: &Target) -> bool {
         match target {
             Target::Seed(address) => self.dialed.contains(address) || self.sources.contains(&address.ip()),
-            Target::Peer(peer) => self.links.contains_key(peer),
+            Target::Peer(peer) => self.links.get(peer).is_some_and(|link| !link.relayed),
         }
     }
 }

@@ -12,15 +12,15 @@ const SEED_BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration
 const PEER_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 
 /// Lower comes first.
-pub(super) type Weight = [u8; 32];
+pub(crate) type Weight = [u8; 32];
 
 /// Rendezvous hash of the unordered pair of us and a target: both ends of a pair compute the same.
 pub(super) fn weight(own_id: PeerId, own_address: Option<Address>, target: &Target) -> Weight {
     match target {
-        Target::Peer(peer) => pair_hash(&own_id.to_bytes(), &peer.to_bytes()),
+        Target::Peer(peer) => hash(&own_id.to_bytes(), &peer.to_bytes()),
         Target::Seed(address) => {
             let text = |address: Address| address.socket().to_string();
-            pair_hash(
+            hash(
                 own_address.map(text).unwrap_or_default().as_bytes(),
                 text(*address).as_bytes(),
             )
@@ -28,7 +28,8 @@ pub(super) fn weight(own_id: PeerId, own_address: Option<Address>, target: &Targ
     }
 }
 
-fn pair_hash(a: &[u8], b: &[u8]) -> Weight {
+/// The same whichever of the two comes first.
+pub(crate) fn hash(a: &[u8], b: &[u8]) -> Weight {
     let (low, high) = if a <= b { (a, b) } else { (b, a) };
     Sha256::new()
         .chain_update((low.len() as u64).to_be_bytes())
@@ -45,6 +46,6 @@ pub(super) fn backoff(own_id: PeerId, target: Target, failures: u32) -> Duration
         Target::Peer(_) => PEER_BACKOFF,
     };
     let base = first.saturating_mul(1_u32 << failures.min(10)).min(last);
-    let hash = pair_hash(&own_id.to_bytes(), format!("{target:?} {failures}").as_bytes());
-    base.mul_f64(0.8 + f64::from(hash.first().copied().unwrap_or_default()) / 255.0 * 0.4)
+    let jitter = hash(&own_id.to_bytes(), format!("{target:?} {failures}").as_bytes());
+    base.mul_f64(0.8 + f64::from(jitter.first().copied().unwrap_or_default()) / 255.0 * 0.4)
 }

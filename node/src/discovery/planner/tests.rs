@@ -152,6 +152,40 @@ fn an_address_that_a_member_claims_is_tried_late_since_it_may_be_a_lie() {
 }
 
 #[test]
+fn who_only_a_circuit_leads_to_is_still_dialed_directly() {
+    let now = Instant::now();
+    let ids = ids(2);
+    let mut planner = Planner::new(ids[0], 64);
+    planner.set_seeds([address(3)]);
+    planner.discovered(ids[1], [address(2)], Source::Circuit);
+    let through_a_relay = |relayed| {
+        let link = Link {
+            claimed: vec![address(3)],
+            member: true,
+            relayed,
+            ..Link::default()
+        };
+        HashMap::from([(ids[1], link)])
+    };
+    // What it claims is no reason to wait: it can't be reached there yet.
+    let dials = planner.plan(&through_a_relay(true), now + GRACE);
+    let mut targets: Vec<Target> = dials.into_iter().map(|dial| dial.target).collect();
+    targets.sort_unstable();
+    let mut expected = [Target::Seed(address(3)), Target::Peer(ids[1])];
+    expected.sort_unstable();
+    assert_eq!(targets, expected);
+    for target in targets {
+        planner.finished(target, Outcome::Failed, now);
+    }
+    let later = now + Duration::from_secs(20);
+    let dials = planner.plan(&through_a_relay(false), later);
+    assert!(
+        dials.iter().all(|dial| dial.target != Target::Peer(ids[1])),
+        "{dials:?}"
+    );
+}
+
+#[test]
 fn after_a_disconnect_the_same_rule_holds_anew() {
     let now = Instant::now();
     let mut high = planner(2, 64);

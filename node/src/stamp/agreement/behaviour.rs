@@ -21,7 +21,7 @@ use super::{
     Ask, Keys, Offer, Reflecting, Sending,
     handler::{self, Failed, Handler, Heard, Say},
 };
-use crate::discovery::Address;
+use crate::{discovery::Address, relay::is_relayed};
 
 /// Pause before a peer is asked again that refused or did not answer: doubled each time, up to the longest.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -333,6 +333,8 @@ impl NetworkBehaviour for Behaviour {
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match event {
+            // STAMP measures the way that packets take by themselves, and not the one through a relay.
+            FromSwarm::ConnectionEstablished(established) if is_relayed(established.endpoint) => {}
             FromSwarm::ConnectionEstablished(established) => {
                 let remote = Address::parse(established.endpoint.get_remote_address());
                 let ip = remote.map(|address| address.ip().to_canonical());
@@ -344,6 +346,7 @@ impl NetworkBehaviour for Behaviour {
                 }
                 self.ask(established.peer_id);
             }
+            FromSwarm::ConnectionClosed(closed) if is_relayed(closed.endpoint) => {}
             FromSwarm::ConnectionClosed(closed) => self.closed(closed.peer_id, closed.connection_id),
             _ => {}
         }
