@@ -140,6 +140,8 @@ fn an_empty_spec_gets_every_default() {
             "discovery": {"dns": true, "mdns": true, "kademlia": true},
             "probe": {"interval": "1s", "timeout": "2s", "window": "5m", "peersPerNode": 64, "burst": 5,
                 "stamp": {"enabled": true, "openReflector": false}},
+            "relay": {"enabled": false, "servers": 2, "limits": {"reservations": 128, "circuits": 256,
+                "circuitsPerPeer": 64, "circuitDuration": "1h", "circuitMebibytes": 64}},
         })
     );
     // What serde fills in, the API server fills in, too: the schema's defaults are the same.
@@ -214,6 +216,11 @@ fn rules_name_the_field_and_say_what_to_do() {
         ),
         (
             "demo",
+            json!({"relay": {"limits": {"circuitDuration": "1m"}}}),
+            "spec.relay.limits.circuitDuration: use a duration from 2m to 168h",
+        ),
+        (
+            "demo",
             json!({"podTemplate": {"labels": {"app.kubernetes.io/name": "mine"}}}),
             "spec.podTemplate.labels: labels under peernet.dev/",
         ),
@@ -235,6 +242,7 @@ fn rules_accept_what_is_right() {
         json!({"probe": {"burst": 16, "stamp": {"openReflector": true}}}),
         json!({"privateNetwork": {"enabled": true}}),
         json!({"privateNetwork": {"enabled": true, "secretRef": {"name": "own"}}}),
+        json!({"relay": {"enabled": true, "servers": 0, "limits": {"circuitDuration": "168h"}}}),
         json!({"podTemplate": {"labels": {"team": "net"}}}),
     ] {
         assert_eq!(refusal("demo", spec.clone()), "", "{spec}");

@@ -239,7 +239,9 @@ fn missing_peers(facts: &Facts<'_>) -> Option<Finding> {
 }
 
 fn missing_samples(facts: &Facts<'_>) -> Option<Finding> {
-    (facts.measured.expected_peers > 0 && facts.measured.numbers.rtt.is_none()).then(|| {
+    let measured = facts.measured;
+    let is_measured = measured.numbers.rtt.is_some() || measured.paths.rtt.is_some();
+    (measured.expected_peers > 0 && !is_measured).then(|| {
         let message = "the nodes are connected, and no round trip was measured lately".to_owned();
         (Verdict::Unknown, reason::AWAITING_SAMPLES, message)
     })
@@ -255,8 +257,9 @@ fn connected(facts: &Facts<'_>) -> Finding {
     }
     missing_peers(facts).unwrap_or_else(|| {
         let message = format!(
-            "every reporting node is connected to {} peers",
-            facts.measured.expected_peers
+            "every reporting node is connected to {} peers{}",
+            facts.measured.expected_peers,
+            relayed_pairs(facts)
         );
         (Verdict::True, reason::FULLY_CONNECTED, message)
     })
@@ -288,6 +291,34 @@ fn stalled(facts: &Facts<'_>) -> Finding {
             "nothing hinders the operator".to_owned(),
         ),
     }
+}
+
+/// The pairs that are connected through relays alone, if there are any. Not by their round trips: the message must not change
+/// with them.
+fn relayed_pairs(facts: &Facts<'_>) -> String {
+    let paths = &facts.measured.paths;
+    if paths.relayed == 0 {
+        return String::new();
+    }
+    let mut pairs: Vec<_> = paths
+        .pairs
+        .iter()
+        .map(|pair| match &pair.relay {
+            Some(relay) => format!("{} <-> {} (through {relay})", pair.from, pair.to),
+            None => format!("{} <-> {}", pair.from, pair.to),
+        })
+        .collect();
+    let noun = if paths.relayed == 1 { "pair" } else { "pairs" };
+    if paths.relayed > MAX_NAMED {
+        // Which of many are named would change with their round trips.
+        return format!(", {} {noun} through relays alone", paths.relayed);
+    }
+    pairs.sort_unstable();
+    format!(
+        ", {} {noun} through relays alone: {}",
+        paths.relayed,
+        pairs.join(", ")
+    )
 }
 
 /// What an outcome means, for people.

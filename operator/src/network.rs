@@ -103,13 +103,17 @@ impl Network {
         }
         let probe = &spec.probe;
         for (field, text) in [
-            ("interval", &probe.interval),
-            ("timeout", &probe.timeout),
-            ("window", &probe.window),
+            ("probe.interval", &probe.interval),
+            ("probe.timeout", &probe.timeout),
+            ("probe.window", &probe.window),
+            (
+                "relay.limits.circuitDuration",
+                &spec.relay.limits.circuit_duration,
+            ),
         ] {
             if let Err(error) = duration::parse(text) {
                 invalid.push(InvalidField {
-                    field: format!("spec.probe.{field}"),
+                    field: format!("spec.{field}"),
                     problem: error.to_string(),
                 });
             }

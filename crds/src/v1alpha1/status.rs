@@ -19,6 +19,9 @@ pub const MAX_STRANGERS: usize = 8;
 /// Most rows of [`PeerNetworkStatus::zones`].
 pub const MAX_ZONE_PAIRS: usize = 16;
 
+/// Most rows of [`PathsStatus::relayed_pairs`].
+pub const MAX_RELAYED_PAIRS: usize = 5;
+
 /// What the operator saw of the network: a bounded summary. A number that is not known is left out.
 #[derive(KubeSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -58,6 +61,10 @@ pub struct PeerNetworkStatus {
     /// times. Left out where `spec.guests` lets none in, or no node reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guests: Option<i32>,
+
+    /// By which ways the nodes are connected to each other, if any node reported: directly, or through a relay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paths: Option<PathsStatus>,
 
     /// Cold round-trip times of libp2p ping over all pairs of nodes: the first answer of each burst, what a rare request
     /// feels, with the time that both hosts took. Percentiles come from the merged distributions of all nodes.
@@ -145,6 +152,80 @@ pub struct PeersStatus {
     /// Peers that the node with the fewest is connected to, of the nodes that reported. What a node without a report is
     /// connected to is not known: it shows in `nodes`, and its peers miss it here.
     pub fewest_connected: i32,
+}
+
+/// By which ways the nodes are connected to each other.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PathsStatus {
+    /// Pairs of nodes with a connection of their own.
+    pub direct: i32,
+    /// Pairs of nodes that are connected through a relay alone. They count as connected, and are in none of the numbers outside of
+    /// `paths`.
+    pub relayed: i32,
+    /// Cold round-trip times through relays, from one end of a relayed pair to the other and back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relayed_rtt: Option<Distribution>,
+    /// Probes through relays without an answer in time, in millionths.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub relayed_loss_ppm: Option<i32>,
+    /// The relayed pairs with the longest round trips, worst first, at most 5.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 5))]
+    pub relayed_pairs: Vec<RelayedPair>,
+    /// The members of other networks that share this network's secret, if its nodes are connected to any: a federation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub federated: Option<FederatedStatus>,
+}
+
+/// Two nodes that are connected through a relay alone, as one of them sees it.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RelayedPair {
+    /// The node that sent the probes.
+    #[schemars(length(max = 253))]
+    pub from: String,
+    /// The node that answered.
+    #[schemars(length(max = 253))]
+    pub to: String,
+    /// The member that relays, if it is known. It may be one of a federated network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub relay: Option<String>,
+    /// Median of the cold round-trip time through the relay, in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtt_p50_micros: Option<i64>,
+    /// 99th percentile of the cold round-trip time through the relay, in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtt_p99_micros: Option<i64>,
+    /// Median of the cold round-trip time from `from` to the relay alone, in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay_rtt_p50_micros: Option<i64>,
+    /// Probes through the relay without an answer in time, in millionths.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub loss_ppm: Option<i32>,
+    /// Number of cold round trips measured.
+    pub samples: i64,
+}
+
+/// The members of other networks that share this network's secret.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FederatedStatus {
+    /// Number of such members that any node is connected to.
+    pub members: i32,
+    /// Connections of their own that the nodes have to them.
+    pub direct: i32,
+    /// Circuits through relays that the nodes have to them.
+    pub relayed: i32,
+    /// Cold round-trip times over the direct ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtt: Option<Distribution>,
+    /// Cold round-trip times through relays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relayed_rtt: Option<Distribution>,
 }
 
 /// A distribution of times within the last `spec.probe.window`, in microseconds. It is left out if its newest sample is older
@@ -376,6 +457,9 @@ pub struct NodeStatus {
     /// are no loss.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_limited: Option<i64>,
+    /// Whether a relay could dial it (AutoNAT v2), if one has tried: each of its addresses is tried once, soon after it starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reachable: Option<bool>,
 }
 
 /// The key of a private network.

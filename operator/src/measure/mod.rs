@@ -3,6 +3,7 @@
 //! * [`rows`]: which rows of which reports count, and how old they are.
 //! * [`latency`] and [`loss`]: what is added up, and the numbers that follow from it.
 //! * [`pairs`]: the worst links, and the pairs of zones.
+//! * [`paths`]: which pairs are connected directly, and which through relays.
 //!
 //! Only what a member says about another wanted member counts. Distributions are merged, and percentiles taken from the
 //! merge. What is old or not known stays `None`. Ages are those of monotonic clocks: the agent's up to the report, the
@@ -11,6 +12,7 @@
 mod latency;
 mod loss;
 mod pairs;
+mod paths;
 mod rows;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -21,12 +23,14 @@ pub use self::{
     latency::{Numbers, Spread},
     loss::Loss,
     pairs::Pair,
+    paths::{Federated, Paths, RelayedPair},
     rows::ProbeSettings,
 };
 use self::{
     latency::{Pool, Totals},
     loss::ppm,
     pairs::{WorstLinks, Zones},
+    paths::{Ways, is_foreign, own_peers},
     rows::{Row, Views},
 };
 use crate::{
@@ -65,6 +69,8 @@ pub struct Measurements {
     pub missing_links: Vec<(String, String)>,
     /// How many there are in all.
     pub missing_links_total: usize,
+    /// By which ways the members are connected.
+    pub paths: Paths,
 }
 
 impl Measurements {
@@ -73,7 +79,8 @@ impl Measurements {
     pub fn newest_sample_age(&self) -> Option<Duration> {
         let rtt = self.numbers.rtt.as_ref().map(|rtt| rtt.newest);
         let network = self.numbers.network.as_ref().map(|network| network.newest);
-        youngest(rtt, network)
+        let relayed = self.paths.rtt.as_ref().map(|relayed| relayed.newest);
+        youngest(youngest(rtt, network), relayed)
     }
 }
 
@@ -90,6 +97,8 @@ pub struct MemberMeasurements {
     pub throttled_ppm: Option<i32>,
     /// Its libp2p probes that its own host delayed.
     pub host_limited: u64,
+    /// Whether a relay could dial it, if one has tried.
+    pub reachable: Option<bool>,
 }
 
 /// Puts the reports together. `pulled` has one entry a member, in the roster's order.
@@ -106,6 +115,8 @@ pub fn measure(roster: &Roster, pulled: &[Pulled], probe: ProbeSettings, now: Mo
     let mut host_delays = vec![Pool::default(); roster.members.len()];
     let mut worst_links = WorstLinks::default();
     let mut zones = Zones::default();
+    let mut ways = Ways::default();
+    let own_peers = own_peers(roster);
     for (at, (member, pulled_of_member)) in roster.members.iter().zip(pulled).enumerate() {
         let Ok(answer) = pulled_of_member else {
             measurements.members.push(None);
@@ -137,8 +148,17 @@ pub fn measure(roster: &Roster, pulled: &[Pulled], probe: ProbeSettings, now: Mo
                     delays.add(&stamp.peer_host, age);
                 }
             }
+            ways.add((at, member), (peer_at, peer), &row);
             by_zone.entry(zone(peer)).or_default().add(&row);
             worst_links.offer(member, peer, row);
+        }
+        for view in answer
+            .report
+            .peers
+            .iter()
+            .filter(|view| is_foreign(&own_peers, view))
+        {
+            ways.add_foreign(&Row::judge(view, answer, None, probe, now));
         }
         if let (Some(age), Some(delays)) = (newest_own, host_delays.get_mut(at)) {
             delays.add(&answer.report.host.delay, age);
@@ -159,6 +179,7 @@ pub fn measure(roster: &Roster, pulled: &[Pulled], probe: ProbeSettings, now: Mo
             host_delay: None,
             throttled_ppm: throttled_ppm(&answer.report),
             host_limited: own.late_probes,
+            reachable: answer.report.reachable,
         }));
         all.merge(&own);
     }
@@ -174,6 +195,7 @@ pub fn measure(roster: &Roster, pulled: &[Pulled], probe: ProbeSettings, now: Mo
     measurements.worst_links = worst_links.named();
     (measurements.zones, measurements.zones_omitted) = zones.worst_first();
     measurements.numbers = all.numbers();
+    measurements.paths = ways.paths();
     measurements
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use peernet_api::report::{NetworkReport, PeerReport, Report};
+use peernet_api::report::{NetworkReport, PeerReport, RelayedReport, Report};
 
 use crate::{clock::Moment, pull::Answer, roster::Member};
 
@@ -60,6 +60,9 @@ pub(super) struct Row<'a> {
     /// The same two of STAMP.
     stamp_sample: Option<Duration>,
     stamp_probe: Option<Duration>,
+    /// The same two of probes through relays.
+    relayed_sample: Option<Duration>,
+    relayed_probe: Option<Duration>,
 }
 
 impl<'a> Row<'a> {
@@ -80,6 +83,7 @@ impl<'a> Row<'a> {
             fresh.then(|| age.saturating_add(since_asked))
         };
         let stamp = view.network.as_ref();
+        let relayed = view.relayed.as_ref();
         Self {
             view,
             report: &answer.report,
@@ -87,6 +91,8 @@ impl<'a> Row<'a> {
             probe: fresh(view.newest_probe_age_millis),
             stamp_sample: fresh(stamp.and_then(|stamp| stamp.newest_sample_age_millis)),
             stamp_probe: fresh(stamp.and_then(|stamp| stamp.newest_probe_age_millis)),
+            relayed_sample: fresh(relayed.and_then(|relayed| relayed.newest_sample_age_millis)),
+            relayed_probe: fresh(relayed.and_then(|relayed| relayed.newest_probe_age_millis)),
         }
     }
 
@@ -98,6 +104,25 @@ impl<'a> Row<'a> {
     /// What STAMP says, if its newest probe is fresh.
     pub(super) fn stamp_probes(&self) -> Option<(&'a NetworkReport, Duration)> {
         self.view.network.as_ref().zip(self.stamp_probe)
+    }
+}
+
+impl<'a> Row<'a> {
+    /// What was measured through relays, if its newest round trip is fresh.
+    pub(super) fn relayed_samples(&self) -> Option<(&'a RelayedReport, Duration)> {
+        self.view.relayed.as_ref().zip(self.relayed_sample)
+    }
+
+    /// Probes through relays, and how many of them got no answer. None, if the newest is not fresh.
+    pub(super) fn relayed_losses(&self) -> (u64, u64) {
+        self.view
+            .relayed
+            .as_ref()
+            .filter(|_| self.relayed_probe.is_some())
+            .map_or((0, 0), |relayed| {
+                let lost = relayed.timed_out.saturating_add(relayed.failed);
+                (relayed.answered.saturating_add(lost), lost)
+            })
     }
 }
 

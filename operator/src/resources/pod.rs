@@ -238,6 +238,29 @@ fn environment(network: &Network) -> Vec<EnvVar> {
             format!("{SWARM_KEY_DIR}/{SWARM_KEY}"),
         ));
     }
+    if spec.relay.enabled {
+        let (relay, limits) = (&spec.relay, &spec.relay.limits);
+        // A DaemonSet's agents have no ordinals.
+        let servers = match relay.servers {
+            1.. if !network.is_stateful() => "all".to_owned(),
+            servers => servers.to_string(),
+        };
+        environment.extend([
+            value("PEERNET_RELAY", relay.enabled.to_string()),
+            value("PEERNET_RELAY_SERVERS", servers),
+            value("PEERNET_RELAY_RESERVATIONS", limits.reservations.to_string()),
+            value("PEERNET_RELAY_CIRCUITS", limits.circuits.to_string()),
+            value(
+                "PEERNET_RELAY_CIRCUITS_PER_PEER",
+                limits.circuits_per_peer.to_string(),
+            ),
+            value("PEERNET_RELAY_CIRCUIT_DURATION", limits.circuit_duration.clone()),
+            value(
+                "PEERNET_RELAY_CIRCUIT_MEBIBYTES",
+                limits.circuit_mebibytes.to_string(),
+            ),
+        ]);
+    }
     if spec.discovery.dns {
         environment.push(value(
             "PEERNET_SEED_DNS",

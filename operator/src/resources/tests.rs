@@ -174,6 +174,38 @@ fn agents_receive_guests_only_where_the_network_does() {
 }
 
 #[test]
+fn agents_are_told_who_relays_and_within_which_bounds() {
+    let with = |workload: &str, relay: serde_json::Value| pod(json!({"workload": workload, "relay": relay}));
+    let limits = json!({"reservations": 3, "circuits": 4, "circuitsPerPeer": 5, "circuitDuration": "6m",
+        "circuitMebibytes": 7});
+    let relaying = with(
+        "StatefulSet",
+        json!({"enabled": true, "servers": 1, "limits": limits}),
+    );
+    for (name, value) in [
+        ("PEERNET_RELAY", "true"),
+        ("PEERNET_RELAY_SERVERS", "1"),
+        ("PEERNET_RELAY_RESERVATIONS", "3"),
+        ("PEERNET_RELAY_CIRCUITS", "4"),
+        ("PEERNET_RELAY_CIRCUITS_PER_PEER", "5"),
+        ("PEERNET_RELAY_CIRCUIT_DURATION", "6m"),
+        ("PEERNET_RELAY_CIRCUIT_MEBIBYTES", "7"),
+    ] {
+        assert_eq!(env(&relaying, name).as_deref(), Some(value), "{name}");
+    }
+    let servers = |pod| env(&pod, "PEERNET_RELAY_SERVERS");
+    assert_eq!(
+        servers(with("DaemonSet", json!({"enabled": true}))).as_deref(),
+        Some("all")
+    );
+    assert_eq!(
+        servers(with("DaemonSet", json!({"enabled": true, "servers": 0}))).as_deref(),
+        Some("0")
+    );
+    assert_eq!(servers(with("StatefulSet", json!({}))), None);
+}
+
+#[test]
 fn a_budget_exists_where_a_drain_could_take_two() {
     for (spec, wanted) in [
         (json!({}), true),

@@ -10,14 +10,15 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use peernet_api::v1alpha1::{
-    Distribution, Link, LossStatus, MAX_NODE_ROWS, NetworkDistribution, NodeStatus, PeerNetworkStatus,
-    PeersStatus, PrivateNetworkStatus, ReportOutcome, Stranger, StrangersStatus, ZonePair, conditions::READY,
+    Distribution, FederatedStatus, Link, LossStatus, MAX_NODE_ROWS, NetworkDistribution, NodeStatus,
+    PathsStatus, PeerNetworkStatus, PeersStatus, PrivateNetworkStatus, RelayedPair, ReportOutcome, Stranger,
+    StrangersStatus, ZonePair, conditions::READY,
 };
 
 pub use self::news::says_something_new;
 use crate::{
     conditions::{self, Facts},
-    measure::{Loss, MemberMeasurements, Numbers, Pair, Spread},
+    measure::{Loss, MemberMeasurements, Numbers, Pair, Paths, Spread},
     pull::Pulled,
     roster::Member,
     strangers::Strangers,
@@ -87,6 +88,7 @@ pub fn compose(input: &Input<'_>) -> PeerNetworkStatus {
         guests: measured
             .guests
             .map(|guests| i32::try_from(guests).unwrap_or(i32::MAX)),
+        paths: peers.is_some().then(|| labels.paths(&measured.paths)),
         rtt: numbers.rtt.as_ref().map(|rtt| labels.distribution(rtt)),
         warm: numbers.warm.as_ref().map(|warm| labels.distribution(warm)),
         network: numbers
@@ -176,6 +178,37 @@ impl Labels {
         }
     }
 
+    fn paths(&self, paths: &Paths) -> PathsStatus {
+        let distribution = |spread: Option<&Spread>| spread.map(|spread| self.distribution(spread));
+        PathsStatus {
+            direct: count(paths.direct),
+            relayed: count(paths.relayed),
+            relayed_rtt: distribution(paths.rtt.as_ref()),
+            relayed_loss_ppm: paths.loss_ppm,
+            relayed_pairs: paths
+                .pairs
+                .iter()
+                .map(|pair| RelayedPair {
+                    from: pair.from.clone(),
+                    to: pair.to.clone(),
+                    relay: pair.relay.clone(),
+                    rtt_p50_micros: pair.rtt.as_ref().map(|rtt| rtt.p50_micros),
+                    rtt_p99_micros: pair.rtt.as_ref().map(|rtt| rtt.p99_micros),
+                    relay_rtt_p50_micros: pair.relay_p50_micros,
+                    loss_ppm: pair.loss_ppm,
+                    samples: pair.rtt.as_ref().map_or(0, |rtt| large_count(rtt.samples)),
+                })
+                .collect(),
+            federated: paths.federated.as_ref().map(|federated| FederatedStatus {
+                members: count(federated.members),
+                direct: count(federated.direct),
+                relayed: count(federated.relayed),
+                rtt: distribution(federated.rtt.as_ref()),
+                relayed_rtt: distribution(federated.relayed_rtt.as_ref()),
+            }),
+        }
+    }
+
     fn loss(&self, loss: &Loss) -> Option<LossStatus> {
         let status = LossStatus {
             ppm: loss.ppm,
@@ -256,6 +289,7 @@ impl Labels {
                 .and_then(|measured| Some(measured.host_delay.as_ref()?.p99_micros)),
             throttled_ppm: measured.and_then(|measured| measured.throttled_ppm),
             host_limited: measured.map(|measured| large_count(measured.host_limited)),
+            reachable: measured.and_then(|measured| measured.reachable),
         }
     }
 }

@@ -46,6 +46,17 @@ fn without_numbers(status: &PeerNetworkStatus) -> PeerNetworkStatus {
     });
     // They come and go as they like: that is no reason to wake anyone.
     status.guests = status.guests.map(|_| 0);
+    if let Some(paths) = &mut status.paths {
+        paths.relayed_rtt = paths.relayed_rtt.take().map(|_| Distribution::default());
+        paths.relayed_loss_ppm = paths.relayed_loss_ppm.map(|_| 0);
+        // Which of many pairs are the worst changes all the time. How many there are is compared.
+        paths.relayed_pairs.clear();
+        if let Some(federated) = &mut paths.federated {
+            for distribution in [&mut federated.rtt, &mut federated.relayed_rtt] {
+                *distribution = distribution.take().map(|_| Distribution::default());
+            }
+        }
+    }
     status.loss_ppm = status.loss_ppm.map(|_| 0);
     status.loss = status.loss.map(known_losses);
     status.worst_links.clear();
