@@ -62,6 +62,15 @@ fn refused_specs() -> Vec<(Value, &'static str)> {
         (json!({"probe": {"interval": "1"}}), "spec.probe.interval"),
         (json!({"probe": {"interval": 1}}), "spec.probe.interval"),
         (
+            json!({"relay": {"limits": {"circuitDuration": "119s"}}}),
+            "spec.relay.limits.circuitDuration: use a duration from 2m to 168h",
+        ),
+        (json!({"relay": {"servers": 17}}), "spec.relay.servers"),
+        (
+            json!({"relay": {"limits": {"reservations": 0}}}),
+            "spec.relay.limits.reservations",
+        ),
+        (
             json!({"probe": {"interval": "50ms"}}),
             "spec.probe.interval: use a duration from 100ms to 1h",
         ),

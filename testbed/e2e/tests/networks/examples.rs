@@ -55,7 +55,7 @@ fn every_example_becomes_ready() {
                 networks.push(Network::named(&place, name));
             }
         }
-        assert!(networks.len() >= 6, "{} examples", networks.len());
+        assert!(networks.len() >= 7, "{} examples", networks.len());
         let result = examples_are_ready(&networks).await;
         for namespace in namespaces {
             kubectl(&["delete", "namespace", &namespace, "--wait=false"]).await?;

@@ -14,6 +14,7 @@ mod identity;
 mod numbers;
 mod private;
 mod reflector;
+mod relays;
 mod repair;
 mod workload;
 
