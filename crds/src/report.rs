@@ -26,6 +26,12 @@ pub const HTTP_PORT: u16 = 8080;
 pub const P2P_PORT: u16 = 4001;
 /// UDP port on which agents reflect STAMP probes. The protocol's own port, 862, is a privileged one.
 pub const STAMP_PORT: u16 = 8620;
+/// Port on which agents serve their API: records, services, peers.
+pub const API_PORT: u16 = 8081;
+/// Most services that a network's agents advertise.
+pub const MAX_SERVICES: usize = 16;
+/// Longest name of such a service, in bytes.
+pub const MAX_SERVICE_NAME: usize = 63;
 /// A host that takes longer than this to let its agent run, on either side of a round trip, was late. A host that does
 /// nothing else wakes a process within this time, timers of whole milliseconds included.
 pub const HOST_LATE_NANOS: u64 = 3_000_000;
@@ -68,8 +74,25 @@ pub struct Report {
     /// Guests that are connected to this agent. Left out where the network receives none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guests: Option<u32>,
+    /// The services that agents are to advertise, at most [`MAX_SERVICES`], and who was found to do so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<ServiceReport>,
     /// The members that this agent knows, at most [`MAX_PEERS`], ordered by name.
     pub peers: Vec<PeerReport>,
+}
+
+/// What an agent found of a service by the DHT.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceReport {
+    /// The service's name.
+    pub name: String,
+    /// Providers that the newest search found, this agent among them. Left out before the first search has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub providers: Option<u32>,
+    /// Age of that search, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age_millis: Option<u64>,
 }
 
 /// What an agent's own host did to it, over the window. Times of the kernel are left out where it does not tell them.

@@ -102,6 +102,7 @@ fn lists_of_objects_are_keyed() {
         ),
         ("/properties/status/properties/conditions", json!(["type"])),
         ("/properties/status/properties/nodes", json!(["name"])),
+        ("/properties/status/properties/services", json!(["name"])),
     ] {
         assert_eq!(
             schema().pointer(path).unwrap()["x-kubernetes-list-map-keys"],
@@ -142,6 +143,7 @@ fn an_empty_spec_gets_every_default() {
                 "stamp": {"enabled": true, "openReflector": false}},
             "relay": {"enabled": false, "servers": 2, "limits": {"reservations": 128, "circuits": 256,
                 "circuitsPerPeer": 64, "circuitDuration": "1h", "circuitMebibytes": 64}},
+            "api": {"open": false},
         })
     );
     // What serde fills in, the API server fills in, too: the schema's defaults are the same.
@@ -221,6 +223,11 @@ fn rules_name_the_field_and_say_what_to_do() {
         ),
         (
             "demo",
+            json!({"services": ["web"], "discovery": {"kademlia": false}}),
+            "spec.services: needs spec.discovery.kademlia",
+        ),
+        (
+            "demo",
             json!({"podTemplate": {"labels": {"app.kubernetes.io/name": "mine"}}}),
             "spec.podTemplate.labels: labels under peernet.dev/",
         ),
@@ -244,6 +251,8 @@ fn rules_accept_what_is_right() {
         json!({"privateNetwork": {"enabled": true, "secretRef": {"name": "own"}}}),
         json!({"relay": {"enabled": true, "servers": 0, "limits": {"circuitDuration": "168h"}}}),
         json!({"podTemplate": {"labels": {"team": "net"}}}),
+        json!({"services": ["web", "storage/v1"]}),
+        json!({"services": [], "discovery": {"kademlia": false}}),
     ] {
         assert_eq!(refusal("demo", spec.clone()), "", "{spec}");
     }

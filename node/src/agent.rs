@@ -4,7 +4,7 @@
 use std::{
     future::Future,
     io,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     thread,
     time::{Duration, Instant},
 };
@@ -18,20 +18,21 @@ use tokio::{
 };
 
 use crate::{
+    api,
     config::Config,
-    host,
+    dht, host,
     http::{self, Shared},
     private::{Keys, reload},
     reporting::{Identity, Reporting},
     stamp,
-    swarm::{self, EventLoop},
+    swarm::{self, Ends, EventLoop},
     telemetry::{self, Event},
 };
 
 /// From the start to the first address that the agent listens on.
 const START_DEADLINE: Duration = Duration::from_secs(10);
-/// From the order to stop to the end of all threads.
-const STOP_DEADLINE: Duration = Duration::from_secs(4);
+/// From the order to stop to the end of all threads: the agent hands its records over, and then closes its connections.
+const STOP_DEADLINE: Duration = Duration::from_secs(8);
 /// Look-ups in the system's resolver that may hang at a time.
 const BLOCKING_THREADS: usize = 4;
 /// A look-up that hangs can't be interrupted: the process ends without it.
@@ -53,6 +54,14 @@ pub enum Error {
     /// The HTTP port can't be had.
     #[error("failed to open the HTTP port {port}: {source}")]
     Http {
+        /// The port.
+        port: u16,
+        /// Why it can't be had.
+        source: io::Error,
+    },
+    /// The API's port can't be had.
+    #[error("failed to open the API port {port}: {source}")]
+    Api {
         /// The port.
         port: u16,
         /// Why it can't be had.
@@ -89,6 +98,7 @@ pub struct Agent {
     peer_id: PeerId,
     p2p: SocketAddr,
     http: SocketAddr,
+    api: SocketAddr,
     stamp: Option<SocketAddr>,
     stop: watch::Sender<bool>,
     ended: mpsc::Receiver<Ended>,
@@ -115,6 +125,13 @@ impl Agent {
         let listener = http::bind(config.http, config.http_port).map_err(http_failed)?;
         let http = listener.local_addr().map_err(http_failed)?;
 
+        let port = config.api_port;
+        let api_failed = |source| Error::Api { port, source };
+        let loopback = (!config.api_open).then(|| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        let api_listener = http::bind(loopback, port).map_err(api_failed)?;
+        let api = api_listener.local_addr().map_err(api_failed)?;
+        let (dht, commands) = dht::command::channel();
+
         let identity = Identity {
             network: config.network.clone(),
             name: config.name.clone(),
@@ -140,7 +157,12 @@ impl Agent {
 
         let stop_swarm = stopping.clone();
         spawn("swarm", ended.clone(), async move {
-            EventLoop::new(config, key, started, events, listening, stamp, keys.as_ref())?
+            let ends = Ends {
+                events,
+                listening,
+                commands,
+            };
+            EventLoop::new(config, key, started, ends, stamp, keys.as_ref())?
                 .run(stop_swarm)
                 .await?;
             Ok(())
@@ -149,8 +171,12 @@ impl Agent {
             let listener = TcpListener::from_std(listener)?;
             let events = tokio::spawn(take_events(received, shared.clone()));
             let host = tokio::spawn(watch_host(shared.clone()));
+            let api_listener = TcpListener::from_std(api_listener)?;
             let follow = follow.map(tokio::spawn);
-            http::serve(listener, shared, stopping).await;
+            tokio::join!(
+                http::serve(listener, http::router(shared), stopping.clone()),
+                http::serve(api_listener, api::router(dht), stopping),
+            );
             events.abort();
             host.abort();
             if let Some(follow) = follow {
@@ -162,8 +188,8 @@ impl Agent {
         tokio::select! {
             heard = timeout(START_DEADLINE, heard) => match heard {
                 Ok(Ok(p2p)) => {
-                    tracing::info!(%peer_id, %p2p, %http, stamp = reflector.map(display), version = peernet_api::VERSION, "started");
-                    Ok(Self { peer_id, p2p, http, stamp: reflector, stop, ended: ends })
+                    tracing::info!(%peer_id, %p2p, %http, %api, stamp = reflector.map(display), version = peernet_api::VERSION, "started");
+                    Ok(Self { peer_id, p2p, http, api, stamp: reflector, stop, ended: ends })
                 }
                 Ok(Err(_)) => Err(reason(ends.recv().await)),
                 Err(_) => Err(Error::NotListening),
@@ -188,6 +214,12 @@ impl Agent {
     #[must_use]
     pub fn http_address(&self) -> SocketAddr {
         self.http
+    }
+
+    /// The address that it serves the API on.
+    #[must_use]
+    pub fn api_address(&self) -> SocketAddr {
+        self.api
     }
 
     /// The address at which it answers STAMP probes, if it does.

@@ -5,16 +5,14 @@ use std::{num::NonZeroUsize, time::Duration};
 use libp2p::{
     StreamProtocol, identify,
     identity::Keypair,
-    kad::{
-        self,
-        store::{MemoryStore, MemoryStoreConfig},
-    },
+    kad,
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 
 use crate::{
     admission,
     config::Config,
+    dht,
     discovery::mdns,
     membership::{self, Instance},
     ping, relay,
@@ -23,8 +21,10 @@ use crate::{
 
 /// Identify's protocol version: the same for all agents of all networks.
 const PROTOCOL_VERSION: &str = "/peernet/1.0.0";
-/// A query that takes longer is given up; the next one follows soon.
-const KAD_QUERY_TIMEOUT: Duration = Duration::from_secs(10);
+/// A query that takes longer is given up.
+const KAD_QUERY_TIMEOUT: Duration = Duration::from_secs(8);
+/// A peer that does not answer one request in this time has failed. A query goes on with others.
+const KAD_REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// All protocols of the agent's swarm.
 #[derive(NetworkBehaviour)]
@@ -37,8 +37,9 @@ pub(crate) struct Behaviour {
     pub(crate) stamp: Toggle<agreement::Behaviour>,
     /// How members introduce themselves.
     pub(crate) identify: identify::Behaviour,
-    /// Tells members of each other. It learns of peers only from the event loop, which knows who is a member.
-    pub(crate) kad: Toggle<kad::Behaviour<MemoryStore>>,
+    /// Tells members of each other, and keeps the network's records. It learns of peers only from the event loop, which
+    /// knows who is a member.
+    pub(crate) dht: Toggle<dht::Behaviour>,
     /// Finds peers on the local network.
     pub(crate) mdns: Toggle<mdns::Behaviour>,
     /// Reaches members through others, and leads to others.
@@ -71,11 +72,9 @@ impl Behaviour {
                 mdns.inspect_err(|error| tracing::warn!(%error, "mDNS can't start: going on without it"))
                     .ok()
             });
-        let kad = config.kad_protocol().map(|protocol| {
-            let mut kad = kad::Behaviour::with_config(own_id, store(own_id), kad_config(protocol));
-            // Kademlia takes itself for a client until somebody confirms that it can be reached. Members can be.
-            kad.set_mode(Some(kad::Mode::Server));
-            kad
+        let dht = config.kad_protocol().map(|protocol| {
+            let store = dht::Store::new(own_id, dht::Limits::DEFAULT);
+            dht::Behaviour::new(own_id, store, kad_config(protocol))
         });
         let stamp = stamp_port.map(|port| {
             agreement::Behaviour::new(agreement::Config {
@@ -93,30 +92,27 @@ impl Behaviour {
             ping: ping::Behaviour::new(probe),
             stamp: stamp.into(),
             identify: identify::Behaviour::new(introduction),
-            kad: kad.into(),
+            dht: dht.into(),
             mdns: mdns.into(),
             relay: relay.into(),
         }
     }
 }
 
-/// Nothing is stored yet: the DHT serves discovery alone.
-fn store(own_id: libp2p::PeerId) -> MemoryStore {
-    let nothing = MemoryStoreConfig {
-        max_records: 0,
-        max_value_bytes: 0,
-        max_provided_keys: 0,
-        max_providers_per_key: 0,
-    };
-    MemoryStore::with_config(own_id, nothing)
-}
-
 fn kad_config(protocol: StreamProtocol) -> kad::Config {
     let mut config = kad::Config::new(protocol);
     config
         .set_kbucket_inserts(kad::BucketInserts::Manual)
-        .set_record_filtering(kad::StoreInserts::FilterBoth)
         .set_query_timeout(KAD_QUERY_TIMEOUT)
+        .set_substreams_timeout(KAD_REQUEST_TIMEOUT)
+        .set_max_packet_size(dht::MAX_PACKET)
+        .set_record_ttl(Some(dht::RECORD_TTL))
+        .set_provider_record_ttl(Some(dht::PROVIDER_TTL))
+        // The event loop does all this itself, as members come and go.
+        .set_replication_interval(None)
+        .set_publication_interval(None)
+        .set_provider_publication_interval(None)
+        .set_caching(kad::Caching::Disabled)
         // The event loop searches when there is somebody to ask.
         .set_periodic_bootstrap_interval(None)
         .set_parallelism(NonZeroUsize::MIN.saturating_add(2));

@@ -19,7 +19,7 @@ use peernet_api::{
 pub use self::private::{Private, swarm_keys};
 use self::values::{
     any_port, bootstrap_peers, count, count_or_none, flag, invalid, mebibytes, name, network, pod_ip, port,
-    seeds, serves, stamp_clock, time,
+    seeds, serves, services, stamp_clock, time,
 };
 use crate::{discovery::Address, relay};
 
@@ -38,9 +38,8 @@ const CIRCUITS_PER_PEER: usize = 128;
 const CIRCUIT_DURATION: (Duration, Duration) = (Duration::from_secs(120), Duration::from_secs(7 * 24 * 3600));
 const WINDOW: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(24 * 3600));
 
-/// Measures round trips to the other members of a PeerNet network.
+/// The settings of an agent, as text.
 #[derive(Debug, Default, Parser)]
-#[command(version = peernet_api::VERSION)]
 pub struct Args {
     /// The network, as namespace/name.
     #[arg(long, env = "PEERNET_NETWORK", default_value = "")]
@@ -64,6 +63,15 @@ pub struct Args {
     /// TCP port for HTTP: report, metrics and health.
     #[arg(long, env = "PEERNET_HTTP_PORT", default_value = "8080")]
     pub http_port: String,
+    /// TCP port for the API: records, services, peers. 0 takes any free port.
+    #[arg(long, env = "PEERNET_API_PORT", default_value = "8081")]
+    pub api_port: String,
+    /// Whether anybody may use the API, or only who is on this host or in this pod.
+    #[arg(long, env = "PEERNET_API_OPEN", default_value = "false")]
+    pub api_open: String,
+    /// Services that this agent advertises, separated by commas.
+    #[arg(long, env = "PEERNET_SERVICES", default_value = "")]
+    pub services: String,
     /// Time between two probes to one peer.
     #[arg(long, env = "PEERNET_PROBE_INTERVAL", default_value = "1s")]
     pub probe_interval: String,
@@ -159,6 +167,12 @@ pub struct Config {
     pub http: Option<SocketAddr>,
     /// TCP port for HTTP, unless [`Config::http`] has one.
     pub http_port: u16,
+    /// TCP port for the API. 0: any.
+    pub api_port: u16,
+    /// Whether the API listens on all addresses, or on loopback alone.
+    pub api_open: bool,
+    /// Services that this agent advertises.
+    pub services: Vec<String>,
     /// The pace of probes.
     pub probe: Probe,
     /// Whether to measure the network's own time by STAMP, and to answer the other members' STAMP probes.
@@ -272,6 +286,9 @@ impl Args {
             p2p_port: port("PEERNET_P2P_PORT", &self.p2p_port)?,
             http: None,
             http_port: port("PEERNET_HTTP_PORT", &self.http_port)?,
+            api_port: any_port("PEERNET_API_PORT", &self.api_port)?,
+            api_open: flag("PEERNET_API_OPEN", &self.api_open)?,
+            services: services(&self.services)?,
             probe: Probe {
                 interval: time("PEERNET_PROBE_INTERVAL", &self.probe_interval, INTERVAL)?,
                 timeout: time("PEERNET_PROBE_TIMEOUT", &self.probe_timeout, TIMEOUT)?,

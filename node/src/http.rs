@@ -1,7 +1,8 @@
 //! The agent's HTTP: report, metrics, health. Made to survive slow clients and too many of them.
 //!
 //! Connections have a bound; at the bound the oldest one goes, so that whoever holds connections open can't keep the
-//! kubelet's probes or the operator out. Requests have no body, and every connection ends within a minute.
+//! kubelet's probes or the operator out. Every connection ends within a minute. The API ([`crate::api`]) is served in the
+//! same way, on a port and with bounds of its own.
 
 use std::{
     collections::VecDeque,
@@ -76,9 +77,8 @@ impl Shared {
 }
 
 /// Serves until told to stop; what is under way may finish.
-pub async fn serve(listener: TcpListener, shared: Shared, mut stop: watch::Receiver<bool>) {
+pub async fn serve(listener: TcpListener, router: Router, mut stop: watch::Receiver<bool>) {
     let new_stop = stop.clone();
-    let router = router(shared);
     let mut connections = JoinSet::new();
     let mut open: VecDeque<(SocketAddr, AbortHandle)> = VecDeque::new();
     loop {
@@ -141,7 +141,8 @@ async fn connection(stream: TcpStream, router: Router, mut stop: watch::Receiver
     }
 }
 
-fn router(shared: Shared) -> Router {
+/// Report, metrics and health.
+pub fn router(shared: Shared) -> Router {
     Router::new()
         .route(report::PATH, get(get_report))
         .route("/metrics", get(get_metrics))

@@ -36,8 +36,11 @@
 
 pub mod admission;
 pub mod agent;
+pub mod api;
 mod behaviour;
+pub mod cli;
 pub mod config;
+pub mod dht;
 pub mod discovery;
 pub mod host;
 pub mod http;

@@ -8,6 +8,7 @@ use std::{
 use clap::Parser;
 use peernet_node::{
     agent::{Agent, Error},
+    cli,
     config::{Args, Config, Invalid, LogFormat},
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -18,8 +19,22 @@ const DEFAULT_LOG: &str = "info,libp2p_kad=warn,libp2p_mdns=warn,libp2p_swarm=wa
 /// A setting can't be used: starting again will not help.
 const EXIT_CONFIG: u8 = 2;
 
+/// A member of a PeerNet network: measures round trips to the other members, and keeps the network's records. With a
+/// command, it asks the agent that runs beside it.
+#[derive(Debug, Parser)]
+#[command(version = peernet_api::VERSION)]
+struct Program {
+    #[command(subcommand)]
+    command: Option<cli::Command>,
+    #[command(flatten)]
+    agent: Args,
+}
+
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let Program { command, agent: args } = Program::parse();
+    if let Some(command) = command {
+        return cli::run(command);
+    }
     let config = match settings(&args) {
         Ok(config) => config,
         Err(error) => {

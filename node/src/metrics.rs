@@ -240,6 +240,7 @@ fn encode_swarm(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> Res
         dials_failed,
         dials_refused,
         stamp,
+        dht,
     } = snapshot.counters;
     counters(
         encoder,
@@ -291,6 +292,11 @@ fn encode_swarm(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> Res
             guests_refused,
         ),
         (
+            "dht_records_refused",
+            "Records that others brought and that were not stored",
+            dht.records_refused,
+        ),
+        (
             "events_dropped",
             "Measurements lost inside the agent because it could not keep up",
             events_dropped,
@@ -321,6 +327,17 @@ fn encode_swarm(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> Res
             "connections",
             "Connections, also to peers that are no members",
             Some(snapshot.connections),
+        ),
+        ("dht_records", "Records stored for the network", Some(dht.records)),
+        (
+            "dht_record_bytes",
+            "Bytes of the keys and values of these records",
+            Some(dht.record_bytes),
+        ),
+        (
+            "dht_providers",
+            "Providers stored for the network",
+            Some(dht.providers),
         ),
     ] {
         let Some(value) = value else { continue };
@@ -452,6 +469,12 @@ mod tests {
                 unexpected: 25,
                 dropped: 0,
             },
+            dht: crate::dht::Counts {
+                records_refused: 31,
+                records: 32,
+                record_bytes: 33,
+                providers: 34,
+            },
             ..Default::default()
         };
         let text = encode(Snapshot {
@@ -505,6 +528,10 @@ mod tests {
             "peernet_strangers_rejected_total 8",
             r#"peernet_private_network_refused_total{reason="without_key"} 31"#,
             r#"peernet_private_network_refused_total{reason="another_key"} 32"#,
+            "peernet_dht_records_refused_total 31",
+            "peernet_dht_records 32",
+            "peernet_dht_record_bytes 33",
+            "peernet_dht_providers 34",
             "peernet_events_dropped_total 7",
             "peernet_guests_refused_total 26",
             "peernet_peers 2",

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use peernet_api::{
     histogram::Histogram,
-    report::{self, PeerReport, Report},
+    report::{self, PeerReport, Report, ServiceReport},
 };
 
 use crate::{
@@ -12,13 +12,13 @@ use crate::{
     ledger::{Ledger, Moment, millis},
     metrics::Snapshot,
     private::Keys,
-    telemetry::{Event, State},
+    telemetry::{Event, Service, State},
 };
 
 /// An event loop without a sign of life for this long is dead.
 pub const MAX_SILENCE: Duration = Duration::from_secs(10);
 /// What a report may have beside its rows: the fields above them, and the envelope.
-const FRAME_BYTES: usize = 8 << 10;
+const FRAME_BYTES: usize = 16 << 10;
 /// What a row may have beside its ids and histograms: the longest numbers in all other fields.
 const ROW_BYTES: usize = 2048;
 
@@ -126,6 +126,12 @@ impl Reporting {
                 .strangers
                 .report(self.state.counters.strangers_rejected, now),
             guests: self.state.guests.and_then(|guests| u32::try_from(guests).ok()),
+            services: self
+                .state
+                .services
+                .iter()
+                .map(|service| row(service, now))
+                .collect(),
             peers: fit(
                 self.ledger.rows(now),
                 report::MAX_BYTES - FRAME_BYTES - histograms,
@@ -149,6 +155,16 @@ impl Reporting {
             relaying: self.state.relaying,
             connections: self.state.connections,
         }
+    }
+}
+
+fn row(service: &Service, now: Moment) -> ServiceReport {
+    ServiceReport {
+        name: service.name.to_string(),
+        providers: service
+            .providers
+            .map(|providers| u32::try_from(providers).unwrap_or(u32::MAX)),
+        age_millis: service.counted.map(|counted| millis(now.saturating_sub(counted))),
     }
 }
 

@@ -6,6 +6,7 @@ use libp2p::PeerId;
 use peernet_api::report::{Path, StampClock};
 
 use crate::{
+    dht,
     ledger::{Member, Moment},
     ping, relay, stamp,
     strangers::Strangers,
@@ -108,12 +109,37 @@ pub struct State {
     pub connections: usize,
     /// Whether a relay could dial this agent, if one has tried.
     pub reachable: Option<bool>,
+    /// The services of the configuration.
+    pub services: Arc<[Service]>,
     /// What was counted since the start.
     pub counters: Counters,
     /// Who was turned away.
     pub strangers: Strangers,
     /// What this agent does as a relay, and by relays.
     pub relaying: relay::Counts,
+}
+
+/// A service of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its providers, this agent among them, if they were counted.
+    pub providers: Option<usize>,
+    /// When they were.
+    pub counted: Option<Moment>,
+}
+
+impl Service {
+    /// A service whose providers were not counted yet.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            providers: None,
+            counted: None,
+        }
+    }
 }
 
 /// Counts since the agent's start.
@@ -133,4 +159,6 @@ pub struct Counters {
     pub dials_refused: u64,
     /// What came to the STAMP sockets.
     pub stamp: stamp::Counts,
+    /// What the DHT stores and refused.
+    pub dht: dht::Counts,
 }

@@ -52,6 +52,7 @@ fn program(secret: &SecretFile) -> Command {
         .env("PEERNET_POD_IP", "127.0.0.1")
         .env("PEERNET_SECRET_FILE", &secret.0)
         .env("PEERNET_STAMP_PORT", "0")
+        .env("PEERNET_API_PORT", "0")
         .env("PEERNET_MDNS", "false");
     program
 }

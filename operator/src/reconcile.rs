@@ -165,6 +165,7 @@ pub async fn reconcile(resource: Arc<PeerNetwork>, context: Arc<Context>) -> Res
         image: progress
             .image
             .or_else(|| previous.columns.as_ref()?.image.clone()),
+        services: &resource.spec.services,
         generation: resource.metadata.generation,
         private_network: private_network::status(&observed.key, secret, &pulled),
         strangers: strangers::gather(&roster, &pulled, moment),

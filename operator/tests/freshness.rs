@@ -386,6 +386,7 @@ impl Operator {
             },
             selector: String::new(),
             image: None,
+            services: &[],
             generation: Some(1),
             private_network: None,
             strangers: gather(&world.roster, &pulled, moment),

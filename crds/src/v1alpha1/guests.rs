@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 pub struct Guests {
     /// Let libp2p hosts that are no agents of this network connect to the agents, ask who they are (identify), ping them,
-    /// and ask the network's Kademlia DHT, if it is on. Guests are measured by nobody and are in no number but their own, the
-    /// agents never dial them and tell nobody of them, and they can't take the agents' room. Without it, agents turn
-    /// everybody away who is none of theirs.
+    /// and ask the network's Kademlia DHT, if it is on: they find peers, records and providers there, and store nothing.
+    /// Guests are measured by nobody and are in no number but their own, the agents never dial them and tell nobody of
+    /// them, and they can't take the agents' room. Without it, agents turn everybody away who is none of theirs.
     #[serde(default)]
     pub enabled: bool,
 

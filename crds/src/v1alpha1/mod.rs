@@ -12,15 +12,15 @@ mod status;
 
 pub use guests::Guests;
 pub use spec::{
-    Discovery, ImagePullPolicy, ImagePullSecret, PeerNetwork, PeerNetworkSpec, PodTemplate, PrivateNetwork,
-    PrivateNetworkSecret, Probe, Relay, RelayLimits, Resources, Stamp, Toleration, TolerationEffect,
-    TolerationOperator, TopologySpreadConstraint, WhenUnsatisfiable, Workload,
+    ApiAccess, Discovery, ImagePullPolicy, ImagePullSecret, PeerNetwork, PeerNetworkSpec, PodTemplate,
+    PrivateNetwork, PrivateNetworkSecret, Probe, Relay, RelayLimits, Resources, Stamp, Toleration,
+    TolerationEffect, TolerationOperator, TopologySpreadConstraint, WhenUnsatisfiable, Workload,
 };
 pub use status::{
     Clock, Columns, Distribution, FederatedStatus, LateEnd, Link, LossStatus, MAX_NODE_ROWS,
     MAX_RELAYED_PAIRS, MAX_STRANGERS, MAX_WORST_LINKS, MAX_ZONE_PAIRS, NetworkDistribution, NodeStatus,
-    PathsStatus, PeerNetworkStatus, PeersStatus, PrivateNetworkStatus, RelayedPair, ReportOutcome, Stranger,
-    StrangerReason, StrangersStatus, ZonePair,
+    PathsStatus, PeerNetworkStatus, PeersStatus, PrivateNetworkStatus, RelayedPair, ReportOutcome,
+    ServiceStatus, Stranger, StrangerReason, StrangersStatus, ZonePair,
 };
 
 /// The CustomResourceDefinition as YAML, as it lies in `crds/peernetworks.yaml` and in the chart.

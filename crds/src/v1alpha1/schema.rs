@@ -3,6 +3,8 @@
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value};
 
+use crate::report::{MAX_SERVICE_NAME, MAX_SERVICES};
+
 /// Most entries of a map of labels or annotations.
 const MAX_ENTRIES: u32 = 32;
 
@@ -47,6 +49,21 @@ pub(super) fn bootstrap_peers(_: &mut SchemaGenerator) -> Schema {
             "type": "string",
             "maxLength": 256,
             "pattern": r"^/(ip4|ip6|dns|dns4|dns6)/[^/]+/tcp/[0-9]{1,5}/p2p/[1-9A-HJ-NP-Za-km-z]+$",
+        },
+    })
+}
+
+/// A list of names of services.
+pub(super) fn services(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": MAX_SERVICES,
+        "x-kubernetes-list-type": "set",
+        "items": {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": MAX_SERVICE_NAME,
+            "pattern": r"^[A-Za-z0-9]([A-Za-z0-9._/:-]*[A-Za-z0-9])?$",
         },
     })
 }

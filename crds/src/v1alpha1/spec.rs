@@ -33,6 +33,8 @@ use super::{guests::Guests, schema, status::PeerNetworkStatus};
         "metadata.name: use at most 40 characters, since the names of pods and other objects are made from it"),
     validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message(
         "metadata.name: use lower-case letters, digits and '-', beginning with a letter and without '.', since it becomes a DNS name"),
+    validation = Rule::new("!has(self.spec.services) || self.spec.services.size() == 0 || self.spec.discovery.kademlia").message(
+        "spec.services: needs spec.discovery.kademlia, since services are advertised through the DHT"),
     scale(
         spec_replicas_path = ".spec.replicas",
         status_replicas_path = ".status.replicas",
@@ -103,9 +105,19 @@ pub struct PeerNetworkSpec {
     #[serde(default)]
     pub relay: Relay,
 
+    /// Names of services that every agent advertises through the DHT, at most 16. Any agent finds their providers, with
+    /// addresses: see `api`. How many are found stands in `status.services`. Agents advertise more by their API.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), schema_with = "schema::services")]
+    pub services: Vec<String>,
+
+    /// The agents' HTTP API, on TCP port 8081 of their pods: put and get records, advertise and find services, find peers.
+    #[serde(default)]
+    pub api: ApiAccess,
+
     /// Run the agents in their nodes' network namespace, to measure the nodes' own network without the cluster's pod
     /// network. Such pods may not run where Pod Security `restricted` or `baseline` is enforced, and take TCP ports
-    /// 4001 and 8080 and UDP port 8620 of their node, so that one such network fits on a node.
+    /// 4001, 8080 and 8081 and UDP port 8620 of their node, so that one such network fits on a node.
     #[serde(default)]
     pub host_network: bool,
 
@@ -154,7 +166,8 @@ pub struct Discovery {
     #[serde(default = "yes")]
     pub mdns: bool,
 
-    /// Learn about further agents from the ones already met, through the network's own Kademlia DHT.
+    /// Learn about further agents from the ones already met, through the network's own Kademlia DHT. The DHT also keeps
+    /// records and services: without it there are none.
     #[serde(default = "yes")]
     pub kademlia: bool,
 
@@ -164,6 +177,17 @@ pub struct Discovery {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), schema_with = "schema::bootstrap_peers")]
     pub bootstrap_peers: Vec<String>,
+}
+
+/// Who may use the agents' API.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ApiAccess {
+    /// Serve it to everybody who can reach the pods. It asks nobody who they are: whoever reaches it can read and write the
+    /// network's records. Without this it listens on loopback alone, for `kubectl exec` and `kubectl port-forward`, and for
+    /// whatever else runs in the pod, or on the node with `hostNetwork`.
+    #[serde(default)]
+    pub open: bool,
 }
 
 /// What agents measure, and how often.

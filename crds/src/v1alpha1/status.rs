@@ -129,6 +129,12 @@ pub struct PeerNetworkStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strangers: Option<StrangersStatus>,
 
+    /// The services of `spec.services`, and how many providers of each the agents find.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub services: Vec<ServiceStatus>,
+
     /// When the newest sample behind these numbers was taken, by the API server's clock. If this grows old, so do the numbers:
     /// nobody writes them anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -226,6 +232,20 @@ pub struct FederatedStatus {
     /// Cold round-trip times through relays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relayed_rtt: Option<Distribution>,
+}
+
+/// A service, and who provides it.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceStatus {
+    /// Its name.
+    #[schemars(length(max = 63))]
+    pub name: String,
+    /// Providers that every agent finds: those that the agent with the fewest found, of the agents that reported a search of the
+    /// last two minutes. Left out if there is none. A provider that has ended is found for up to two minutes more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub providers: Option<i32>,
 }
 
 /// A distribution of times within the last `spec.probe.window`, in microseconds. It is left out if its newest sample is older

@@ -54,6 +54,8 @@ fn defaults_make_a_valid_configuration() {
     assert_eq!((config.probe.burst, config.stamp_port), (5, report::STAMP_PORT));
     assert!(config.stamp && !config.stamp_open);
     assert_eq!(config.guests, 0);
+    assert_eq!((config.api_port, config.api_open), (report::API_PORT, false));
+    assert!(config.services.is_empty());
     assert!(config.mdns && config.kademlia && config.seed_dns.is_none() && config.bootstrap.is_empty());
     assert_eq!(
         config.kad_protocol().unwrap().as_ref(),
@@ -302,4 +304,26 @@ fn relays_are_those_with_the_lowest_ordinals_or_all() {
     assert!(args(&secret.0).config().unwrap().relay.is_none());
     let error = config("mesh-0", "some").unwrap_err();
     assert_eq!(error.variable, "PEERNET_RELAY_SERVERS");
+}
+
+#[test]
+fn services_are_names_with_a_bound() {
+    let secret = SecretFile::new("services", &[1; 32]);
+    let with = |services: String| {
+        Args {
+            services,
+            ..args(&secret.0)
+        }
+        .config()
+    };
+    assert_eq!(
+        with("web, db/1,,web".to_owned()).unwrap().services,
+        ["web", "db/1"]
+    );
+    for services in [
+        "x".repeat(report::MAX_SERVICE_NAME + 1),
+        (0..=report::MAX_SERVICES).map(|n| format!("s{n},")).collect(),
+    ] {
+        assert_eq!(with(services).unwrap_err().variable, "PEERNET_SERVICES");
+    }
 }

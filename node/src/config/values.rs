@@ -3,7 +3,11 @@
 use std::{net::IpAddr, time::Duration};
 
 use libp2p::{Multiaddr, multiaddr::Protocol};
-use peernet_api::{duration, report::StampClock, transport::Transport};
+use peernet_api::{
+    duration,
+    report::{MAX_SERVICE_NAME, MAX_SERVICES, StampClock},
+    transport::Transport,
+};
 
 use super::{Bootstrap, Invalid, Place};
 use crate::{discovery::Address, membership};
@@ -171,6 +175,26 @@ pub(super) fn seeds(text: &str) -> Result<Vec<Address>, Invalid> {
                 .or_else(|_| invalid(variable, format!("{item:?} is no address:port")))
         })
         .collect()
+}
+
+pub(super) fn services(text: &str) -> Result<Vec<String>, Invalid> {
+    let variable = "PEERNET_SERVICES";
+    if items(text).count() > MAX_SERVICES {
+        return invalid(variable, format!("at most {MAX_SERVICES} services are allowed"));
+    }
+    let mut services: Vec<String> = Vec::new();
+    for name in items(text) {
+        if name.len() > MAX_SERVICE_NAME {
+            return invalid(
+                variable,
+                format!("{name:?} is too long: a service's name has at most {MAX_SERVICE_NAME} bytes"),
+            );
+        }
+        if !services.iter().any(|known| known == name) {
+            services.push(name.to_owned());
+        }
+    }
+    Ok(services)
 }
 
 pub(super) fn bootstrap_peers(text: &str) -> Result<Vec<Bootstrap>, Invalid> {

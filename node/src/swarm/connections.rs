@@ -91,7 +91,9 @@ impl EventLoop {
         }
         if let Some(Member { name, .. }) = self.members.remove(&peer) {
             tracing::info!(%name, %peer, cause = cause.unwrap_or("closed"), "member left");
-            self.tell_state(Instant::now());
+            let now = Instant::now();
+            self.dht.left(peer, now);
+            self.tell_state(now);
         }
     }
 
@@ -120,6 +122,7 @@ impl EventLoop {
             relaying.on_dialed(&id, false);
         }
         tracing::debug!(?target, %error, "dial failed");
+        self.ping_failed(id, error);
         let outcome = match error {
             DialError::LocalPeerId { .. } => Outcome::Ourselves,
             DialError::DialPeerConditionFalse(_) => Outcome::Connected,

@@ -59,6 +59,9 @@ impl EventLoop {
         tracing::info!(%peer, says, "guest came");
         self.guests.present.insert(peer);
         self.swarm.behaviour_mut().admission.set_guest(peer, true);
+        if let Some(dht) = self.swarm.behaviour_mut().dht.as_mut() {
+            dht.accept_guest(peer);
+        }
         // Until now it was held to a member's limit.
         let others = self
             .connections

@@ -40,13 +40,13 @@ impl EventLoop {
                 }
             }
         }
-        if let (Some(kad), Some(protocol)) = (
-            self.swarm.behaviour_mut().kad.as_mut(),
+        if let (Some(dht), Some(protocol)) = (
+            self.swarm.behaviour_mut().dht.as_mut(),
             self.config.kad_protocol(),
         ) && info.protocols.contains(&protocol)
         {
             for address in &claimed {
-                kad.add_address(&peer, (*address).into());
+                dht.kad().add_address(&peer, (*address).into());
             }
         }
         if let Some(link) = self.links.get_mut(&peer) {
@@ -101,6 +101,10 @@ impl EventLoop {
         if let Some(relay) = behaviour.relay.as_mut() {
             relay.accept(peer);
         }
+        if let Some(dht) = behaviour.dht.as_mut() {
+            dht.accept(peer);
+        }
+        self.dht.joined(peer, now);
         self.kad_search = self.kad_search.min(now + KAD_SEARCH.0);
     }
 

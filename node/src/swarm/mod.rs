@@ -3,6 +3,7 @@
 //! decides by itself is who is a member; whom to dial is the planner's business, and numbers are the ledger's.
 
 mod connections;
+mod dht;
 mod guests;
 mod members;
 mod names;
@@ -34,6 +35,7 @@ use tokio::{
 
 use self::{
     connections::Connection,
+    dht::Dht,
     guests::Guests,
     names::{Name, Purpose},
     relaying::Relaying,
@@ -42,6 +44,7 @@ use self::{
 use crate::{
     behaviour::{Behaviour, BehaviourEvent},
     config::{Config, Place},
+    dht::Command,
     discovery::{
         Address, dialable,
         dns::{self, Resolution},
@@ -85,6 +88,17 @@ pub enum Error {
     ListenerClosed(String),
 }
 
+/// The event loop's ends of its channels.
+#[derive(Debug)]
+pub struct Ends {
+    /// Takes what there is to report.
+    pub events: mpsc::Sender<Event>,
+    /// Hears of the first address.
+    pub listening: oneshot::Sender<SocketAddr>,
+    /// What others want of the DHT.
+    pub commands: mpsc::Receiver<Command>,
+}
+
 /// The swarm and all that decides over it.
 pub struct EventLoop {
     swarm: Swarm<Behaviour>,
@@ -103,16 +117,19 @@ pub struct EventLoop {
     resolutions: mpsc::Receiver<Resolution>,
     seeds: Vec<Address>,
     kad_search: Instant,
+    /// The search for members under way.
+    kad_searching: Option<kad::QueryId>,
     heartbeat: Instant,
     events: mpsc::Sender<Event>,
     counters: Counters,
     stamp: Option<Stamping>,
     strangers: Strangers,
     relaying: Option<Relaying>,
+    dht: Dht,
 }
 
 impl EventLoop {
-    /// Builds the swarm and starts to listen. Needs a tokio runtime around it. `listening` hears of the first address.
+    /// Builds the swarm and starts to listen. Needs a tokio runtime around it.
     /// `stamp`: the thread that sends and reflects STAMP probes, and where it says which sessions are silent. `keys`: those
     /// of the private network, if it is one.
     ///
@@ -122,11 +139,15 @@ impl EventLoop {
         config: Config,
         key: Keypair,
         started: Instant,
-        events: mpsc::Sender<Event>,
-        listening: oneshot::Sender<SocketAddr>,
+        ends: Ends,
         stamp: Option<(stamp::Handle, mpsc::Receiver<PeerId>)>,
         keys: Option<&private::Keys>,
     ) -> Result<Self, Error> {
+        let Ends {
+            events,
+            listening,
+            commands,
+        } = ends;
         let own_id = key.public().to_peer_id();
         let (transport, relay) = match &config.relay {
             Some(settings) => {
@@ -178,7 +199,7 @@ impl EventLoop {
             dns::watch(key, name.name.clone(), answers.clone());
         }
         planner.set_seeds(config.seeds.iter().copied());
-        Ok(Self {
+        let mut event_loop = Self {
             swarm,
             started,
             listeners,
@@ -194,14 +215,18 @@ impl EventLoop {
             resolutions,
             seeds: Vec::new(),
             kad_search: started + KAD_SEARCH.0,
+            kad_searching: None,
             heartbeat: started,
             events,
             counters: Counters::default(),
             stamp: stamp.map(|(handle, stale)| Stamping::new(handle, stale)),
             strangers: Strangers::default(),
             relaying,
+            dht: Dht::new(commands, own_id, &config.services, started),
             config,
-        })
+        };
+        event_loop.provide_services();
+        Ok(event_loop)
     }
 
     /// Runs until told to stop, and then closes all connections.
@@ -217,6 +242,7 @@ impl EventLoop {
                 event = self.swarm.select_next_some() => self.on_swarm_event(event)?,
                 Some(resolution) = self.resolutions.recv() => self.on_resolution(resolution),
                 Some(peer) = stamping::silent(&mut self.stamp) => self.on_silent(&peer),
+                Some(command) = self.dht.command() => self.on_command(command),
                 due = tick.tick() => self.on_tick(due.into_std(), Instant::now()),
             }
         }
@@ -226,6 +252,7 @@ impl EventLoop {
 
     async fn shut_down(&mut self) {
         tracing::info!(connections = self.connections.len(), "stopping");
+        self.hand_over().await;
         for listener in std::mem::take(&mut self.listeners) {
             self.swarm.remove_listener(listener);
         }
@@ -309,6 +336,7 @@ impl EventLoop {
                     } => tracing::debug!(%peer, %failure, "probe lost"),
                     news => tracing::trace!(%peer, ?news, "probe"),
                 }
+                self.tell_ping(peer, outcome.news);
                 let started = self.started;
                 let moment = |instant: Instant| instant.saturating_duration_since(started);
                 self.keep_apart(peer, moment(outcome.sent));
@@ -330,7 +358,7 @@ impl EventLoop {
             }
             BehaviourEvent::Identify(_) => {}
             BehaviourEvent::Relay(event) => self.on_relay_event(event),
-            BehaviourEvent::Kad(event) => self.on_kad_event(event),
+            BehaviourEvent::Dht(event) => self.on_kad_event(event),
             BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => {
                 let now = Instant::now();
                 for (peer, address) in &found {
@@ -350,10 +378,18 @@ impl EventLoop {
 
     fn on_kad_event(&mut self, event: kad::Event) {
         let kad::Event::OutboundQueryProgressed {
-            result: kad::QueryResult::GetClosestPeers(result),
-            ..
+            id, result, stats, ..
         } = event
         else {
+            return;
+        };
+        if Some(id) != self.kad_searching {
+            self.on_dht_progress(id, result, &stats);
+            self.begin_tasks();
+            return;
+        }
+        self.kad_searching = None;
+        let kad::QueryResult::GetClosestPeers(result) = result else {
             return;
         };
         let found = match result {
@@ -382,6 +418,7 @@ impl EventLoop {
             if self.config.relay.is_some_and(|relay| relay.serve.is_some()) {
                 self.swarm.add_external_address(address.into());
             }
+            self.announce(address.into());
         }
         if let Some(listening) = self.listening.take() {
             // Nobody may be waiting any more.
@@ -406,14 +443,15 @@ impl EventLoop {
         if now >= self.kad_search && self.members.len() < self.config.peers_per_node {
             self.kad_search = now + KAD_SEARCH.1;
             let own_id = *self.swarm.local_peer_id();
-            if let Some(kad) = self.swarm.behaviour_mut().kad.as_mut() {
-                kad.get_closest_peers(own_id);
+            if let Some(dht) = self.swarm.behaviour_mut().dht.as_mut() {
+                self.kad_searching = Some(dht.kad().get_closest_peers(own_id));
             }
         }
         if let Some(stamp) = self.swarm.behaviour_mut().stamp.as_mut() {
             stamp.tend(now);
         }
         self.tend_relays(now);
+        self.tend_dht(now);
         for dial in self.planner.plan(&self.links, now) {
             self.dial(dial);
         }
@@ -447,6 +485,7 @@ impl EventLoop {
             guests: (self.config.guests > 0).then(|| self.guests.count()),
             connections: admission.established(),
             reachable: self.relaying.as_ref().and_then(Relaying::reachable),
+            services: self.dht.services(),
             counters,
             strangers: self.strangers.clone(),
             relaying: self.relay_counts(),

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{
     foreign::{installed, lines, run},
-    support::{config, meshed, metric_reaches, report, row_when, secret},
+    support::{api, config, meshed, metric_reaches, report, row_when, secret},
 };
 
 const NETWORK: &str = "demo/mesh";
@@ -86,6 +86,31 @@ async fn a_guest_finds_what_libp2p_hosts_expect_of_each_other() {
         let report = report(agent).await;
         assert_eq!(report.peers.len(), 1, "{:?}", report.peers);
     }
+}
+
+#[tokio::test]
+#[ignore = "needs what testbed/interop installs"]
+async fn a_guest_reads_what_a_member_has_put_and_can_not_put_itself() {
+    let [first, second] = agents(6, |config| {
+        config.kademlia = true;
+        config.guests = 1;
+    })
+    .await;
+    let stored = api(
+        &second,
+        "PUT",
+        "/v1/records/%2Fapp%2Fgreeting?quorum=all",
+        b"hello",
+    )
+    .await;
+    assert_eq!(stored.status, 200, "{}", stored.text());
+    let told = lines(guest(&first, &["get", "/app/greeting"])).await;
+    assert_eq!(told[1], json!({"key": "/app/greeting", "value": "hello"}));
+    let output = run(guest(&first, &["put", "/app/greeting", "overwritten"])).await;
+    assert!(!output.status.success(), "{output:?}");
+    metric_reaches(&first, "peernet_dht_records_refused_total", 1.0).await;
+    let told = lines(guest(&first, &["get", "/app/greeting"])).await;
+    assert_eq!(told[1]["value"], "hello");
 }
 
 #[tokio::test]

@@ -46,6 +46,9 @@ pub(crate) fn config(secret_byte: u8, name: &str, seeds: &[SocketAddr]) -> Confi
         p2p_port: 0,
         http: Some(([127, 0, 0, 1], 0).into()),
         http_port: 0,
+        api_port: 0,
+        api_open: false,
+        services: Vec::new(),
         probe: Probe {
             interval: Duration::from_millis(50),
             timeout: Duration::from_secs(2),
@@ -114,7 +117,37 @@ pub(crate) async fn exchange(address: SocketAddr, request: &[u8]) -> std::io::Re
 
 pub(crate) async fn get(address: SocketAddr, path: &str) -> Answer {
     let request = format!("GET {path} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n");
-    let answer = timeout(DEADLINE, exchange(address, request.as_bytes()))
+    answer(address, request.as_bytes()).await
+}
+
+/// Asks an agent's API.
+pub(crate) async fn api(agent: &Agent, method: &str, path: &str, body: &[u8]) -> Answer {
+    request(agent, method, path, &[], body).await
+}
+
+/// Asks an agent's API with further headers.
+pub(crate) async fn request(
+    agent: &Agent,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Answer {
+    let headers: String = headers
+        .iter()
+        .map(|(name, value)| format!("{name}: {value}\r\n"))
+        .collect();
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n",
+        body.len()
+    );
+    // It listens on all addresses if it is open.
+    let address = SocketAddr::from(([127, 0, 0, 1], agent.api_address().port()));
+    answer(address, &[head.as_bytes(), body].concat()).await
+}
+
+async fn answer(address: SocketAddr, request: &[u8]) -> Answer {
+    let answer = timeout(DEADLINE, exchange(address, request))
         .await
         .unwrap()
         .unwrap();

@@ -4,6 +4,7 @@
 //! * [`latency`] and [`loss`]: what is added up, and the numbers that follow from it.
 //! * [`pairs`]: the worst links, and the pairs of zones.
 //! * [`paths`]: which pairs are connected directly, and which through relays.
+//! * [`services`]: how many providers of each service are found.
 //!
 //! Only what a member says about another wanted member counts. Distributions are merged, and percentiles taken from the
 //! merge. What is old or not known stays `None`. Ages are those of monotonic clocks: the agent's up to the report, the
@@ -14,6 +15,7 @@ mod loss;
 mod pairs;
 mod paths;
 mod rows;
+mod services;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -71,6 +73,8 @@ pub struct Measurements {
     pub missing_links_total: usize,
     /// By which ways the members are connected.
     pub paths: Paths,
+    /// Providers that each reporting member finds at least, by service.
+    pub services: BTreeMap<String, u32>,
 }
 
 impl Measurements {
@@ -183,6 +187,7 @@ pub fn measure(roster: &Roster, pulled: &[Pulled], probe: ProbeSettings, now: Mo
         }));
         all.merge(&own);
     }
+    measurements.services = services::found(pulled.iter().filter_map(|pulled| pulled.as_ref().ok()), now);
     let mut host_delay = Pool::default();
     for (member, delays) in measurements.members.iter_mut().zip(&host_delays) {
         host_delay.merge(delays);

@@ -13,7 +13,7 @@ use k8s_openapi::{
 };
 use peernet_api::{
     identity::SECRET_KEY,
-    report::{HTTP_PORT, P2P_PORT, STAMP_PORT},
+    report::{API_PORT, HTTP_PORT, P2P_PORT, STAMP_PORT},
     v1alpha1::{Guests, PodTemplate, Resources},
 };
 
@@ -176,9 +176,13 @@ fn ports(network: &Network) -> impl Iterator<Item = (&'static str, u16, &'static
         .stamp
         .enabled
         .then_some(("stamp", STAMP_PORT, "UDP"));
-    [("p2p", P2P_PORT, "TCP"), ("http", HTTP_PORT, "TCP")]
-        .into_iter()
-        .chain(stamp)
+    [
+        ("p2p", P2P_PORT, "TCP"),
+        ("http", HTTP_PORT, "TCP"),
+        ("api", API_PORT, "TCP"),
+    ]
+    .into_iter()
+    .chain(stamp)
 }
 
 fn environment(network: &Network) -> Vec<EnvVar> {
@@ -211,6 +215,9 @@ fn environment(network: &Network) -> Vec<EnvVar> {
         value("PEERNET_SECRET_FILE", format!("{SECRET_DIR}/{SECRET_KEY}")),
         value("PEERNET_P2P_PORT", P2P_PORT.to_string()),
         value("PEERNET_HTTP_PORT", HTTP_PORT.to_string()),
+        value("PEERNET_API_PORT", API_PORT.to_string()),
+        value("PEERNET_API_OPEN", spec.api.open.to_string()),
+        value("PEERNET_SERVICES", spec.services.join(",")),
         value("PEERNET_PROBE_INTERVAL", spec.probe.interval.clone()),
         value("PEERNET_PROBE_TIMEOUT", spec.probe.timeout.clone()),
         value("PEERNET_PROBE_WINDOW", spec.probe.window.clone()),

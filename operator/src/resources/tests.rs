@@ -107,6 +107,7 @@ fn ports_are_named_so_that_the_scheduler_knows_what_a_node_has_left() {
     let tcp = [
         ("p2p".to_owned(), 4001, "TCP".to_owned()),
         ("http".to_owned(), 8080, "TCP".to_owned()),
+        ("api".to_owned(), 8081, "TCP".to_owned()),
     ];
     let stamp = ("stamp".to_owned(), 8620, "UDP".to_owned());
     for host_network in [false, true] {
@@ -133,6 +134,8 @@ fn agents_are_told_what_the_spec_says() {
             ["/ip4/192.0.2.7/tcp/4001/p2p/12D3KooWNxBz9mwtft5FrW9i5YBacGP1RHnrndmQiZh4fjBRJLGK"]},
         "probe": {"interval": "250ms", "timeout": "1s", "window": "1m", "peersPerNode": 9,
             "burst": 3, "stamp": {"openReflector": true}},
+        "services": ["web", "db/1"],
+        "api": {"open": true},
     }));
     assert_eq!(env(&pod, "PEERNET_SEED_DNS"), None);
     for (name, value) in [
@@ -147,6 +150,9 @@ fn agents_are_told_what_the_spec_says() {
         ("PEERNET_STAMP", "true"),
         ("PEERNET_STAMP_PORT", "8620"),
         ("PEERNET_STAMP_OPEN", "true"),
+        ("PEERNET_API_PORT", "8081"),
+        ("PEERNET_API_OPEN", "true"),
+        ("PEERNET_SERVICES", "web,db/1"),
         (
             "PEERNET_BOOTSTRAP_PEERS",
             "/ip4/192.0.2.7/tcp/4001/p2p/12D3KooWNxBz9mwtft5FrW9i5YBacGP1RHnrndmQiZh4fjBRJLGK",

@@ -11,8 +11,8 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use peernet_api::v1alpha1::{
     Distribution, FederatedStatus, Link, LossStatus, MAX_NODE_ROWS, NetworkDistribution, NodeStatus,
-    PathsStatus, PeerNetworkStatus, PeersStatus, PrivateNetworkStatus, RelayedPair, ReportOutcome, Stranger,
-    StrangersStatus, ZonePair, conditions::READY,
+    PathsStatus, PeerNetworkStatus, PeersStatus, PrivateNetworkStatus, RelayedPair, ReportOutcome,
+    ServiceStatus, Stranger, StrangersStatus, ZonePair, conditions::READY,
 };
 
 pub use self::news::says_something_new;
@@ -32,6 +32,8 @@ pub struct Input<'a> {
     pub selector: String,
     /// Image that the nodes are to run, if known.
     pub image: Option<String>,
+    /// The services that the spec names.
+    pub services: &'a [String],
     /// Generation of the spec that this is about.
     pub generation: Option<i64>,
     /// The key of the private network, and who has it.
@@ -109,6 +111,17 @@ pub fn compose(input: &Input<'_>) -> PeerNetworkStatus {
         nodes_omitted: some_of(omitted),
         private_network: input.private_network.clone(),
         strangers: labels.strangers(&input.strangers),
+        services: input
+            .services
+            .iter()
+            .map(|name| ServiceStatus {
+                name: name.clone(),
+                providers: measured
+                    .services
+                    .get(name)
+                    .map(|number| i32::try_from(*number).unwrap_or(i32::MAX)),
+            })
+            .collect(),
         last_sample_time: measured.newest_sample_age().and_then(|age| labels.ago(age)),
         first_ready_time: previous
             .first_ready_time

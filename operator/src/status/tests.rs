@@ -90,6 +90,7 @@ impl Scene {
             },
             selector: "a=b".into(),
             image: Some("agents:1".into()),
+            services: &["db".to_owned(), "web".to_owned()],
             generation: Some(7),
             private_network: None,
             strangers: self.strangers.clone(),
@@ -488,4 +489,31 @@ fn strangers_are_shown_while_they_come_and_don_t_pace_the_writes() {
     let next = scene.status();
     assert!(!says_something_new(&first, &next, soon));
     assert!(says_something_new(&first, &next, Some(Duration::from_secs(30))));
+}
+
+#[test]
+fn every_service_of_the_spec_has_a_row_and_a_number_only_if_it_is_known() {
+    let mut scene = Scene::well();
+    scene.measured.services = [("web".to_owned(), 2), ("stranger".to_owned(), 9)].into();
+    let rows: Vec<_> = scene
+        .status()
+        .services
+        .into_iter()
+        .map(|row| (row.name, row.providers))
+        .collect();
+    assert_eq!(rows, [("db".to_owned(), None), ("web".to_owned(), Some(2))]);
+}
+
+#[test]
+fn a_service_that_gains_or_loses_a_provider_is_news() {
+    let mut scene = Scene::well();
+    scene.measured.services = [("web".to_owned(), 3)].into();
+    let before = scene.status();
+    assert!(!says_something_new(
+        &before,
+        &scene.status(),
+        Some(Duration::ZERO)
+    ));
+    scene.measured.services = [("web".to_owned(), 2)].into();
+    assert!(says_something_new(&before, &scene.status(), Some(Duration::ZERO)));
 }

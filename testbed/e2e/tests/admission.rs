@@ -59,6 +59,20 @@ fn refused_specs() -> Vec<(Value, &'static str)> {
             json!({"discovery": {"bootstrapPeers": (0..17).map(address).collect::<Vec<_>>()}}),
             "spec.discovery.bootstrapPeers: Too many",
         ),
+        (json!({"services": ["-web"]}), "spec.services[0]"),
+        (
+            json!({"services": ["a", "a"]}),
+            "spec.services[1]: Duplicate value",
+        ),
+        (
+            json!({"services": (0..17).map(|n| format!("s{n}")).collect::<Vec<_>>()}),
+            "spec.services: Too many",
+        ),
+        (
+            json!({"services": ["web"], "discovery": {"kademlia": false}}),
+            "spec.services: needs spec.discovery.kademlia",
+        ),
+        (json!({"api": {"open": "yes"}}), "spec.api.open"),
         (json!({"probe": {"interval": "1"}}), "spec.probe.interval"),
         (json!({"probe": {"interval": 1}}), "spec.probe.interval"),
         (

@@ -138,6 +138,7 @@ impl Lab {
             .env("PEERNET_NETWORK", "truth/bare")
             .env("PEERNET_NAME", name)
             .env("PEERNET_POD_IP", place.ip.to_string())
+            .env("PEERNET_API_PORT", "0")
             .env("PEERNET_SECRET_FILE", self.folder.join("secret"))
             .env("PEERNET_PROBE_INTERVAL", format!("{}ms", pace.as_millis()))
             .env("PEERNET_PROBE_WINDOW", "1h")

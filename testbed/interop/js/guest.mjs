@@ -6,8 +6,8 @@
 //
 //   ping              three round trips, in milliseconds
 //   find PEER-ID      where a peer is, by the DHT
-//   put KEY VALUE     stores a record in the DHT (needs spec.guests.mayWrite)
-//   get KEY           reads one
+//   get KEY           reads a record from the DHT: js-libp2p's keys have the form /app/NAME
+//   put KEY VALUE     tries to store one: guests are refused
 //
 // Prints a line of JSON about the agent, and one for each command.
 import { peerIdFromString } from '@libp2p/peer-id'
@@ -35,11 +35,11 @@ tell({
 })
 
 // What a query of the DHT ends with, of the events that it goes through.
-async function last (query, name) {
+async function last (query, name, isIt = () => true) {
   let found
   for await (const event of query) {
     if (event.name === 'QUERY_ERROR') console.error(event.error.message)
-    if (event.name === name) found = event
+    if (event.name === name && isIt(event)) found = event
   }
   if (found == null) throw new Error(`the query ended without ${name}`)
   return found
@@ -58,7 +58,9 @@ const commands = {
     return { found: id.toString(), addresses: multiaddrs.map(String) }
   },
   async put (key, value) {
-    const { from } = await last(dht.put(octets(key), octets(value), { signal: AbortSignal.timeout(DEADLINE) }), 'PEER_RESPONSE')
+    const isAnswer = ({ messageName }) => messageName === 'PUT_VALUE'
+    const query = dht.put(octets(key), octets(value), { signal: AbortSignal.timeout(DEADLINE) })
+    const { from } = await last(query, 'PEER_RESPONSE', isAnswer)
     return { stored: key, by: from.toString() }
   },
   async get (key) {

@@ -8,6 +8,9 @@ import { tcp } from '@libp2p/tcp'
 import { yamux } from '@libp2p/yamux'
 import { createLibp2p } from 'libp2p'
 
+// Keys of records begin with this name space.
+const nameSpace = 'app'
+
 // network: `namespace/name`. listen: multiaddrs. privateKey, userAgent: js-libp2p's own if there is none.
 // server: whether others may ask this host about the DHT.
 export function host ({ network, listen = [], privateKey, userAgent, server = false }) {
@@ -27,9 +30,9 @@ export function host ({ network, listen = [], privateKey, userAgent, server = fa
         clientMode: !server,
         // Pods have private addresses, which js-libp2p would leave out.
         peerInfoMapper: passthroughMapper,
-        // Keys and values of this network are anybody's: no name space, no signature.
-        validators: {},
-        selectors: {}
+        // js-libp2p takes keys of the form /NAME-SPACE/NAME only, and wants to be told how values are checked and chosen.
+        validators: { [nameSpace]: async () => {} },
+        selectors: { [nameSpace]: () => 0 }
       })
     }
   })
