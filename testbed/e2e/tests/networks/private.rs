@@ -22,6 +22,8 @@ fn a_key_of_the_users_lets_in_members_alone_and_is_changed_while_they_run() {
     scenario("private", async |scenario| {
         let spec = json!({
             "privateNetwork": {"enabled": true, "secretRef": {"name": "own"}},
+            // Else the agents of networks beside this one would find these on their node, and be strangers, too.
+            "discovery": {"mdns": false},
             "probe": {"interval": "200ms", "window": "15m"},
         });
         let network = Network::create(scenario, "mesh", spec).await?;
