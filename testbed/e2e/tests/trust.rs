@@ -21,7 +21,8 @@ use peernet_e2e::{
     network::{Network, is, yaml},
     note,
     processes::{Stopped, agents_of},
-    scenario::{testbed_scenario, tool_image},
+    round_trip,
+    scenario::{scenario, testbed_scenario, tool_image},
     waiting::{ensure, eventually},
 };
 use serde_json::json;
@@ -31,6 +32,69 @@ const MILLISECOND: u64 = 1_000_000;
 /// Far beyond what the network between two pods of this machine takes, and far below what a wait for a CPU beside busy pods
 /// takes at its worst.
 const SLOW_NETWORK: i64 = 5_000;
+
+/// Agents' median over the median of raw TCP, on the same pair at the same time, at most this many times; also the inverse.
+const TRUTH: f64 = 3.0;
+
+#[test]
+fn from_nothing_to_true_numbers() {
+    scenario("true-numbers", async |scenario| {
+        let Some(image) = tool_image("the comparison with raw TCP round trips") else {
+            return Network::create(scenario, "mesh", json!({}))
+                .await?
+                .until_ready(3)
+                .await
+                .map(drop);
+        };
+        // The shortest window: what the agents report is of the seconds in which raw TCP was measured, too.
+        let spec = json!({"replicas": 2, "probe": {"interval": "100ms", "window": "10s"}});
+        let network = Network::create(scenario, "mesh", spec).await?;
+        network.until_ready(2).await?;
+        let (from, to) = ("mesh-0", "mesh-1");
+        let pods = network.pods().await?;
+        let node = |name: &str| pods[name].spec.as_ref().and_then(|spec| spec.node_name.clone());
+        assert_ne!(
+            node(from),
+            node(to),
+            "two agents of a network are spread over nodes"
+        );
+        let comparisons = round_trip::compare(&network, from, to, &image, 3).await?;
+        for found in &comparisons {
+            note(&format!(
+                "round trip {from} -> {to}, p50: agents {} us, raw TCP {} us, ratio {:.2}",
+                found.agents / 1_000,
+                found.raw / 1_000,
+                found.ratio()
+            ));
+        }
+        let ratio = round_trip::median(comparisons.clone())
+            .ok_or("no comparison")?
+            .ratio();
+        assert!(
+            (1.0 / TRUTH..=TRUTH).contains(&ratio),
+            "the agents' median is {ratio:.2} of raw TCP's: {comparisons:?}"
+        );
+
+        // What the resource says is what the agents say.
+        let truth = network.row(from, to).await?.rtt.quantile(500);
+        let truth = truth.ok_or("the agent measured nothing")? as f64 / 1_000.0;
+        let status = network
+            .until("an RTT that fits the agents' reports", |status| {
+                status.rtt.as_ref().is_some_and(|rtt| {
+                    (truth / TRUTH..=truth * TRUTH).contains(&(rtt.p50_micros as f64))
+                        && rtt.p50_micros <= rtt.p99_micros
+                })
+            })
+            .await?;
+        let rtt = status.rtt.ok_or("no rtt")?;
+        assert!(
+            rtt.p50_micros > 0 && rtt.p50_micros <= rtt.p90_micros && rtt.p99_micros <= rtt.max_micros,
+            "{rtt:?}"
+        );
+        assert!(rtt.samples > 0 && status.last_sample_time.is_some() && status.loss_ppm.is_some());
+        Ok(())
+    });
+}
 
 #[test]
 fn busy_neighbours_are_the_hosts_fault_and_not_the_networks() {
