@@ -8,7 +8,7 @@
 //!   swarm (event loop) ── events, never waited for ──►  reporting (ledger) ──►  http: report, metrics, health
 //!     ├ transport: TCP, private, Noise, Yamux            ▲
 //!     ├ behaviour: admission, ping, stamp::agreement,    │
-//!     │            identify, kad, mdns, relay            │
+//!     │            identify, dht, mdns, relay            │
 //!     ├ membership: who is a member                      │
 //!     ├ discovery: planner (whom to dial) ◄── dns, mdns, kad, bootstrap peers
 //!     └ sessions ──►  STAMP thread (stamp::run): UDP ────┘
@@ -18,6 +18,7 @@
 //! * [`swarm`] owns the swarm; [`ping`] and [`stamp`] are the measuring instruments; [`admission`] limits connections.
 //! * [`private`] lets in only who has the private network's key; [`strangers`] remembers who was turned away.
 //! * [`relay`] reaches members through others that no connection of their own leads to.
+//! * [`dht`] keeps the network's records and finds services and peers; [`api`] offers it over HTTP, and [`cli`] on the command line.
 //! * [`ledger`] is what was measured; [`reporting`] turns it into reports; [`metrics`] into Prometheus' text.
 //! * [`host`] asks the kernel what the agent's host does to it.
 //!
@@ -25,8 +26,8 @@
 //!
 //! * The event loop never waits: not for HTTP, not for the resolver, not for another thread. What doesn't fit into a
 //!   channel is dropped and counted.
-//! * [`ledger`], [`membership`], [`strangers`], [`discovery::planner`], [`relay::book`] and all of [`stamp`] but its sockets are pure: time, packets and
-//!   connections are arguments.
+//! * [`ledger`], [`membership`], [`strangers`], [`discovery::planner`], [`relay::book`] and all of [`stamp`] but its sockets
+//!   are pure: time, packets and connections are arguments.
 //! * Only members are measured and reported, fed to Kademlia, and kept connected; guests, where there are any, only come and
 //!   ask. A member is who can prove that it holds the network's secret; what anybody says about others only leads to a dial.
 //! * Time is monotonic. The wall clock is read in [`stamp`] alone, since the kernel stamps packets with it: stamps are only
