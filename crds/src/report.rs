@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::histogram::Histogram;
+use crate::{histogram::Histogram, transport::Transport};
 
 /// The version of this format. A reader refuses others.
 pub const VERSION: u32 = 2;
@@ -22,8 +22,10 @@ pub const MAX_NONCE: usize = 64;
 pub const PATH: &str = "/v1/report";
 /// Port on which agents speak HTTP.
 pub const HTTP_PORT: u16 = 8080;
-/// Port on which agents speak libp2p over TCP.
+/// Port on which agents speak libp2p: over TCP, and of UDP over QUIC.
 pub const P2P_PORT: u16 = 4001;
+/// TCP port on which agents speak libp2p over WebSocket.
+pub const WEBSOCKET_PORT: u16 = 4002;
 /// UDP port on which agents reflect STAMP probes. The protocol's own port, 862, is a privileged one.
 pub const STAMP_PORT: u16 = 8620;
 /// Port on which agents serve their API: records, services, peers.
@@ -62,6 +64,9 @@ pub struct Report {
     /// relay first saw the agent there. Left out while that is not known, or if the agent uses no relays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reachable: Option<bool>,
+    /// The transports that the agent speaks. The numbers of [`PeerReport`] itself are those of the first.
+    #[serde(default = "only_tcp")]
+    pub transports: Vec<Transport>,
     /// What the agent's own host did to it, over the window.
     #[serde(default)]
     pub host: HostReport,
@@ -79,6 +84,10 @@ pub struct Report {
     pub services: Vec<ServiceReport>,
     /// The members that this agent knows, at most [`MAX_PEERS`], ordered by name.
     pub peers: Vec<PeerReport>,
+}
+
+fn only_tcp() -> Vec<Transport> {
+    vec![Transport::Tcp]
 }
 
 /// What an agent found of a service by the DHT.
@@ -139,7 +148,7 @@ pub struct PeerReport {
     pub peer_id: String,
     /// The name that the peer's id was derived from.
     pub name: String,
-    /// Whether a connection to the peer stands now.
+    /// Whether a connection to the peer stands now, over any transport.
     pub connected: bool,
     /// The way to it that is measured now. Left out while it is not connected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -147,6 +156,9 @@ pub struct PeerReport {
     /// Name of the member that relays, while the way is relayed and that member is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relay: Option<String>,
+    /// Whether one stands over the agent's first transport. Left out if it is as [`Self::connected`] says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_connected: Option<bool>,
     /// Probes that were answered in time.
     pub answered: u64,
     /// Probes that no answer came to in time. They are loss, and in no latency.
@@ -181,6 +193,38 @@ pub struct PeerReport {
     /// own, in the relay's row. Left out if there was no relayed probe in the window.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relayed: Option<RelayedReport>,
+    /// The same by the agent's further transports, one entry each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub transports: Vec<TransportReport>,
+}
+
+/// One agent's view of one other member over one further transport, over the window. The fields are those of
+/// [`PeerReport`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TransportReport {
+    /// The transport.
+    pub transport: Transport,
+    /// Whether a connection to the peer stands now over this transport.
+    pub connected: bool,
+    /// Probes that were answered in time.
+    pub answered: u64,
+    /// Probes that no answer came to in time.
+    pub timed_out: u64,
+    /// Probes that failed at once.
+    pub failed: u64,
+    /// Probes that the agent's own host delayed.
+    pub host_limited: u64,
+    /// Age of the newest answer, in milliseconds, if there is one in the window.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest_sample_age_millis: Option<u64>,
+    /// Age of the newest probe that came to an end, in milliseconds, if there is one in the window.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest_probe_age_millis: Option<u64>,
+    /// Cold round-trip times, in nanoseconds.
+    pub rtt: Histogram,
+    /// Warm round-trip times, in nanoseconds.
+    pub warm: Histogram,
 }
 
 /// The probes of one peer that went through a relay, over the window. Its fields are those of [`PeerReport`].
@@ -333,5 +377,21 @@ mod tests {
         let report: Report = serde_json::from_str(json).unwrap();
         assert_eq!(report.peers[0].rtt.count(), 1);
         assert_eq!(report.peers[0].newest_sample_age_millis, None);
+    }
+
+    #[test]
+    fn what_an_agent_of_one_transport_says_is_of_tcp() {
+        let json = r#"{"version":2,"nonce":"00","network":"a/b","name":"b-0","agentVersion":"9","uptimeMillis":1,
+            "windowMillis":1,"heartbeatAgeMillis":0,"eventsDropped":0,
+            "peers":[{"peerId":"x","name":"b-1","connected":true,"answered":1,"timedOut":0,"failed":0,"rtt":[64,1]}]}"#;
+        let report: Report = serde_json::from_str(json).unwrap();
+        assert_eq!(report.transports, [Transport::Tcp]);
+        let row = &report.peers[0];
+        assert!(row.transports.is_empty() && row.first_connected.is_none());
+        let again = serde_json::to_string(row).unwrap();
+        assert!(
+            !again.contains("ransports") && !again.contains("first"),
+            "{again}"
+        );
     }
 }

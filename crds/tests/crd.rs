@@ -137,7 +137,7 @@ fn an_empty_spec_gets_every_default() {
         json!({
             "workload": "StatefulSet", "replicas": 3, "privateNetwork": {"enabled": false},
             "guests": {"enabled": false, "max": 16},
-            "hostNetwork": false, "podTemplate": {},
+            "hostNetwork": false, "podTemplate": {}, "transports": ["TCP"],
             "discovery": {"dns": true, "mdns": true, "kademlia": true},
             "probe": {"interval": "1s", "timeout": "2s", "window": "5m", "peersPerNode": 64, "burst": 5,
                 "stamp": {"enabled": true, "openReflector": false}},
@@ -225,6 +225,16 @@ fn rules_name_the_field_and_say_what_to_do() {
             "demo",
             json!({"services": ["web"], "discovery": {"kademlia": false}}),
             "spec.services: needs spec.discovery.kademlia",
+        ),
+        (
+            "demo",
+            json!({"transports": ["TCP", "QUIC", "TCP"]}),
+            "spec.transports: list each transport once",
+        ),
+        (
+            "demo",
+            json!({"transports": ["TCP", "QUIC"], "privateNetwork": {"enabled": true}}),
+            "spec.transports: QUIC can't be part of a private network",
         ),
         (
             "demo",

@@ -46,19 +46,19 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// The limits of an agent that dials up to `peers` peers: as many may dial it, and a few connections more leave
-    /// room for bootstrap peers, strangers that have not been judged yet, and connections about to end. Guests have room
-    /// of their own, so that they can't take that of members.
+    /// The limits of an agent that dials up to `peers` peers over each of so many transports: as many may dial it, and a
+    /// few connections more leave room for bootstrap peers, strangers that have not been judged yet, and connections
+    /// about to end. Guests have room of their own, so that they can't take that of members.
     #[must_use]
-    pub fn for_peers(peers: usize, guests: usize) -> Self {
+    pub fn for_peers(peers: usize, transports: usize, guests: usize) -> Self {
         let of_guests = guests * GUEST_CONNECTIONS;
         Self {
-            pending_incoming: 32,
-            pending_outgoing: 32,
-            established_incoming: peers + 8 + of_guests,
-            established_outgoing: peers + 8,
-            established: 2 * peers + 16 + of_guests,
-            established_per_peer: 4,
+            pending_incoming: 32 * transports,
+            pending_outgoing: 32 * transports,
+            established_incoming: (peers + 8) * transports + of_guests,
+            established_outgoing: (peers + 8) * transports,
+            established: (2 * peers + 16) * transports + of_guests,
+            established_per_peer: 4 * transports,
         }
     }
 }
@@ -460,7 +460,7 @@ mod tests {
 
     #[test]
     fn guests_have_room_beside_that_of_members() {
-        let (without, with) = (Limits::for_peers(8, 0), Limits::for_peers(8, 16));
+        let (without, with) = (Limits::for_peers(8, 1, 0), Limits::for_peers(8, 1, 16));
         let of_guests = 16 * GUEST_CONNECTIONS;
         assert_eq!(
             with.established_incoming,

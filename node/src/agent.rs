@@ -20,7 +20,9 @@ use tokio::{
 use crate::{
     api,
     config::Config,
-    dht, host,
+    dht,
+    discovery::Address,
+    host,
     http::{self, Shared},
     private::{Keys, reload},
     reporting::{Identity, Reporting},
@@ -96,7 +98,7 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Agent {
     peer_id: PeerId,
-    p2p: SocketAddr,
+    p2p: Vec<Address>,
     http: SocketAddr,
     api: SocketAddr,
     stamp: Option<SocketAddr>,
@@ -135,6 +137,7 @@ impl Agent {
         let identity = Identity {
             network: config.network.clone(),
             name: config.name.clone(),
+            transports: config.transports.clone(),
         };
         let private = config.private.as_ref();
         let keys = private.map(|private| Keys::new(private.keys.clone(), private.grace));
@@ -188,7 +191,7 @@ impl Agent {
         tokio::select! {
             heard = timeout(START_DEADLINE, heard) => match heard {
                 Ok(Ok(p2p)) => {
-                    tracing::info!(%peer_id, %p2p, %http, %api, stamp = reflector.map(display), version = peernet_api::VERSION, "started");
+                    tracing::info!(%peer_id, ?p2p, %http, %api, stamp = reflector.map(display), version = peernet_api::VERSION, "started");
                     Ok(Self { peer_id, p2p, http, api, stamp: reflector, stop, ended: ends })
                 }
                 Ok(Err(_)) => Err(reason(ends.recv().await)),
@@ -204,10 +207,17 @@ impl Agent {
         self.peer_id
     }
 
-    /// An address at which other agents reach it.
+    /// An address at which other agents reach it over its first transport.
     #[must_use]
     pub fn p2p_address(&self) -> SocketAddr {
-        self.p2p
+        let first = self.p2p.first();
+        first.map_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)), Address::socket)
+    }
+
+    /// An address at which other agents reach it over each of its transports, the first transport's first.
+    #[must_use]
+    pub fn p2p_addresses(&self) -> &[Address] {
+        &self.p2p
     }
 
     /// The address that it serves HTTP on.

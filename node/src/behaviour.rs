@@ -87,6 +87,7 @@ impl Behaviour {
         Self {
             admission: admission::Behaviour::new(admission::Limits::for_peers(
                 config.peers_per_node,
+                config.transports.len(),
                 config.guests,
             )),
             ping: ping::Behaviour::new(probe),

@@ -14,12 +14,13 @@ use libp2p::{PeerId, StreamProtocol};
 use peernet_api::{
     identity::NetworkSecret,
     report::{self, StampClock},
+    transport::Transport,
 };
 
 pub use self::private::{Private, swarm_keys};
 use self::values::{
     any_port, bootstrap_peers, count, count_or_none, flag, invalid, mebibytes, name, network, pod_ip, port,
-    seeds, serves, services, stamp_clock, time,
+    seeds, serves, services, stamp_clock, time, transports,
 };
 use crate::{discovery::Address, relay};
 
@@ -57,9 +58,16 @@ pub struct Args {
         default_value = "/etc/peernet/secret/network-secret"
     )]
     pub secret_file: PathBuf,
-    /// TCP port for libp2p.
+    /// What to speak libp2p over: TCP, QUIC and WebSocket, separated by commas. Each is measured by itself; the report's
+    /// own numbers are the first one's.
+    #[arg(long, env = "PEERNET_TRANSPORTS", default_value = "TCP")]
+    pub transports: String,
+    /// Port for libp2p: of TCP, and of UDP for QUIC.
     #[arg(long, env = "PEERNET_P2P_PORT", default_value = "4001")]
     pub p2p_port: String,
+    /// TCP port for libp2p over WebSocket.
+    #[arg(long, env = "PEERNET_WEBSOCKET_PORT", default_value = "4002")]
+    pub websocket_port: String,
     /// TCP port for HTTP: report, metrics and health.
     #[arg(long, env = "PEERNET_HTTP_PORT", default_value = "8080")]
     pub http_port: String,
@@ -161,8 +169,12 @@ pub struct Config {
     pub secret: NetworkSecret,
     /// Where to listen for libp2p. All addresses, if there is none.
     pub listen: Option<IpAddr>,
-    /// TCP port for libp2p. 0: any.
+    /// What to speak libp2p over, each once. At least one; the first is what the report's own numbers are of.
+    pub transports: Vec<Transport>,
+    /// Port for libp2p over TCP, and over QUIC. 0: any.
     pub p2p_port: u16,
+    /// Port for libp2p over WebSocket. 0: any.
+    pub websocket_port: u16,
     /// Where to serve HTTP. All addresses, if there is none.
     pub http: Option<SocketAddr>,
     /// TCP port for HTTP, unless [`Config::http`] has one.
@@ -230,8 +242,8 @@ pub struct Bootstrap {
 pub enum Place {
     /// At an address.
     Address(Address),
-    /// At a name that is to be looked up, and a port.
-    Name(String, u16),
+    /// At a name that is to be looked up, and a transport's port.
+    Name(Transport, String, u16),
 }
 
 /// Which format the log has.
@@ -283,7 +295,9 @@ impl Args {
             private: private::private(is_private, key_file, &secret)?,
             secret,
             listen: pod_ip(&self.pod_ip)?,
+            transports: transports(&self.transports)?,
             p2p_port: port("PEERNET_P2P_PORT", &self.p2p_port)?,
+            websocket_port: port("PEERNET_WEBSOCKET_PORT", &self.websocket_port)?,
             http: None,
             http_port: port("PEERNET_HTTP_PORT", &self.http_port)?,
             api_port: any_port("PEERNET_API_PORT", &self.api_port)?,
@@ -308,6 +322,34 @@ impl Args {
             guests: count_or_none("PEERNET_GUESTS", &self.guests, MAX_GUESTS)?,
             relay: self.relay()?,
         };
+        if config.private.is_some() && config.transports.contains(&Transport::Quic) {
+            return invalid(
+                "PEERNET_TRANSPORTS",
+                "QUIC can't be part of a private network: leave it out, or turn PEERNET_PRIVATE_NETWORK off",
+            );
+        }
+        if config.transports.contains(&Transport::Tcp)
+            && config.transports.contains(&Transport::WebSocket)
+            && config.websocket_port == config.p2p_port
+        {
+            return invalid(
+                "PEERNET_WEBSOCKET_PORT",
+                format!("{} is TCP's port already: write another one", self.websocket_port),
+            );
+        }
+        if let Some(known) = config
+            .bootstrap
+            .iter()
+            .find(|known| !known.place.is_over(&config.transports))
+        {
+            return invalid(
+                "PEERNET_BOOTSTRAP_PEERS",
+                format!(
+                    "{} is at a transport that PEERNET_TRANSPORTS does not list",
+                    known.peer
+                ),
+            );
+        }
         if config.probe.window < config.probe.interval {
             return invalid(
                 "PEERNET_PROBE_WINDOW",
@@ -359,7 +401,31 @@ impl Args {
     }
 }
 
+impl Place {
+    fn is_over(&self, transports: &[Transport]) -> bool {
+        match self {
+            Self::Address(address) => transports.contains(&address.transport()),
+            Self::Name(transport, ..) => transports.contains(transport),
+        }
+    }
+}
+
 impl Config {
+    /// The transport that members are looked for over first, and that the report's own numbers are of.
+    #[must_use]
+    pub fn first_transport(&self) -> Transport {
+        self.transports.first().copied().unwrap_or_default()
+    }
+
+    /// The port that a transport listens on.
+    #[must_use]
+    pub fn port(&self, transport: Transport) -> u16 {
+        match transport {
+            Transport::Tcp | Transport::Quic => self.p2p_port,
+            Transport::WebSocket => self.websocket_port,
+        }
+    }
+
     /// The name of this network's Kademlia, if it is on. Other networks have other names.
     #[must_use]
     pub fn kad_protocol(&self) -> Option<StreamProtocol> {

@@ -6,6 +6,7 @@
 //! Invariants: a loss is never in a latency; a member's numbers leave with it, and with the process that it was; what
 //! this host delayed is not blamed on the network; unknown is `None` and never 0.
 
+mod pings;
 mod ring;
 mod row;
 mod totals;
@@ -16,15 +17,16 @@ use libp2p::PeerId;
 use peernet_api::{
     histogram::Histogram,
     report::{HostReport, MAX_PEERS, Path, PeerReport, StampClock},
+    transport::Transport,
 };
 
-pub use self::totals::{StampTotals, TimeBuckets, Totals};
+pub use self::totals::{PingTotals, StampTotals, TimeBuckets, Totals};
 use self::{ring::Ring, row::Row};
 use crate::{
     host::{Usage, tcp::Sockets},
     membership::{Announced, Instance},
     pace::is_late,
-    ping::News,
+    ping::{News, Over},
     telemetry::{StampNews, StampSample},
 };
 
@@ -43,8 +45,10 @@ pub struct Member {
     pub name: Arc<str>,
     /// Which start of it this is, if it says.
     pub instance: Option<Instance>,
-    /// The other end of the connection that it is measured on. A circuit has none.
+    /// The other end of the connection that it is measured on over the agent's first transport. A circuit has none.
     pub link: Option<SocketAddr>,
+    /// The transports over which it has a direct connection.
+    pub transports: Vec<Transport>,
     /// The way that it is measured on.
     pub path: Path,
     /// Name of the member that relays, if the way is a circuit through one that is known.
@@ -63,6 +67,8 @@ impl Member {
 #[derive(Debug)]
 pub struct Ledger {
     window: Duration,
+    /// The agent's transports. The first one's numbers are those of the rows themselves.
+    transports: Vec<Transport>,
     rows: BTreeMap<PeerId, Row>,
     host: Ring<HostSlot>,
     totals: Totals,
@@ -78,11 +84,12 @@ struct HostSlot {
 }
 
 impl Ledger {
-    /// An empty ledger for a window of this length.
+    /// An empty ledger for a window of this length, of an agent with these transports.
     #[must_use]
-    pub fn new(window: Duration) -> Self {
+    pub fn new(window: Duration, transports: &[Transport]) -> Self {
         Self {
             window,
+            transports: transports.to_vec(),
             rows: BTreeMap::new(),
             host: Ring::new(window),
             totals: Totals::default(),
@@ -94,6 +101,12 @@ impl Ledger {
     #[must_use]
     pub fn window(&self) -> Duration {
         self.window
+    }
+
+    /// The transport that the rows' own numbers are of.
+    #[must_use]
+    pub fn first_transport(&self) -> Transport {
+        self.transports.first().copied().unwrap_or_default()
     }
 
     /// Everything since the start.
@@ -143,14 +156,20 @@ impl Ledger {
         });
     }
 
-    /// Counts news of a probe over libp2p.
-    pub fn record(&mut self, peer: &PeerId, path: Path, news: News, sent: Moment, at: Moment) {
-        match self
-            .rows
-            .get_mut(peer)
-            .map(|row| row.record(path, news, sent, at))
+    /// Counts news of a probe over libp2p. Of a transport that is not the agent's, there is none.
+    pub fn record(&mut self, peer: &PeerId, over: Over, news: News, sent: Moment, at: Moment) {
+        if let Over::Direct(transport) = over
+            && !self.transports.contains(&transport)
         {
-            Some(true) => self.totals.count_probe(path, news),
+            return;
+        }
+        let row = self.rows.get_mut(peer);
+        match row.map(|row| row.record(over, news, sent, at)) {
+            Some(true) => match over {
+                Over::Circuit => self.totals.count_relayed(news),
+                Over::Direct(first) if first == self.first_transport() => self.totals.count_probe(news),
+                Over::Direct(transport) => self.totals.count_further(transport, news),
+            },
             Some(false) => {}
             None => self.unknown += 1,
         }
@@ -208,7 +227,7 @@ impl Ledger {
     pub fn rows(&self, now: Moment) -> Vec<PeerReport> {
         let rows = self.rows.iter();
         let mut rows: Vec<PeerReport> = rows
-            .map(|(peer, row)| row.report(peer.to_string(), now))
+            .map(|(peer, row)| row.report(peer.to_string(), &self.transports, now))
             .collect();
         rows.sort_by(|a, b| a.name.cmp(&b.name));
         rows

@@ -9,8 +9,10 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use peernet_api::transport::Transport;
+
 use crate::{
-    ledger::{TimeBuckets, Totals},
+    ledger::{PingTotals, TimeBuckets, Totals},
     relay,
     telemetry::Counters,
 };
@@ -21,6 +23,8 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 /// The numbers of one scrape.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
+    /// The agent's transports. What is told of libp2p without naming one is of the first.
+    pub transports: Vec<Transport>,
     /// Probes since the start.
     pub totals: Totals,
     /// Other counts since the start.
@@ -57,6 +61,7 @@ impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         encode_times(&mut encoder, &self.totals)?;
         encode_probes(&mut encoder, &self.totals)?;
+        encode_transports(&mut encoder, self)?;
         encode_host(&mut encoder, &self.totals)?;
         encode_swarm(&mut encoder, self)
     }
@@ -95,11 +100,78 @@ fn encode_times(encoder: &mut DescriptorEncoder<'_>, totals: &Totals) -> Result<
             &totals.loop_lag,
         ),
     ] {
-        let mut buckets: Vec<(f64, u64)> = TimeBuckets::BOUNDS.into_iter().zip(times.counts).collect();
-        buckets.push((f64::INFINITY, times.counts.last().copied().unwrap_or_default()));
         encoder
             .encode_descriptor(name, help, None, MetricType::Histogram)?
-            .encode_histogram::<NoLabelSet>(times.sum, times.count(), &buckets, None)?;
+            .encode_histogram::<NoLabelSet>(times.sum, times.count(), &buckets(times), None)?;
+    }
+    Ok(())
+}
+
+fn buckets(times: &TimeBuckets) -> Vec<(f64, u64)> {
+    let mut buckets: Vec<(f64, u64)> = TimeBuckets::BOUNDS.into_iter().zip(times.counts).collect();
+    buckets.push((f64::INFINITY, times.counts.last().copied().unwrap_or_default()));
+    buckets
+}
+
+/// Times of a transport, what they are called, and what they are.
+type TransportTimes = (&'static str, &'static str, fn(&PingTotals) -> &TimeBuckets);
+
+/// The pings of each transport, the first one's included, so that they stand side by side.
+fn encode_transports(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> Result<(), fmt::Error> {
+    let totals = &snapshot.totals;
+    let of_first = PingTotals {
+        rtt: totals.rtt.clone(),
+        warm: totals.warm.clone(),
+        timed_out: totals.timed_out,
+        failed: totals.reset + totals.unsupported + totals.closed,
+        unheard: totals.unheard,
+    };
+    let further = |transport: &Transport| totals.further.get(transport).cloned().unwrap_or_default();
+    let mut by_transport: Vec<(&str, PingTotals)> = Vec::new();
+    for (at, transport) in snapshot.transports.iter().enumerate() {
+        let pings = if at == 0 {
+            of_first.clone()
+        } else {
+            further(transport)
+        };
+        by_transport.push((transport.name(), pings));
+    }
+    let times: [TransportTimes; 2] = [
+        (
+            "transport_rtt_seconds",
+            "Cold round-trip times over libp2p by transport",
+            |pings| &pings.rtt,
+        ),
+        (
+            "transport_warm_rtt_seconds",
+            "Warm round-trip times over libp2p by transport",
+            |pings| &pings.warm,
+        ),
+    ];
+    for (name, help, times) in times {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+        for (transport, pings) in &by_transport {
+            let (labels, times) = ([("transport", *transport)], times(pings));
+            family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(
+                times.sum,
+                times.count(),
+                &buckets(times),
+                None,
+            )?;
+        }
+    }
+    let help = "Probes over libp2p by transport and by what became of them";
+    let mut family = encoder.encode_descriptor("transport_probes", help, None, MetricType::Counter)?;
+    for (transport, pings) in &by_transport {
+        for (result, count) in [
+            ("answered", pings.rtt.count()),
+            ("timeout", pings.timed_out),
+            ("failed", pings.failed),
+            ("unheard", pings.unheard),
+        ] {
+            let labels = [("transport", *transport), ("result", result)];
+            ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+        }
     }
     Ok(())
 }
@@ -449,6 +521,14 @@ mod tests {
                 located_forward: 16,
                 ..StampTotals::default()
             },
+            further: [(
+                Transport::Quic,
+                PingTotals {
+                    timed_out: 26,
+                    ..PingTotals::default()
+                },
+            )]
+            .into(),
             host: Usage {
                 throttled: Some(Duration::from_millis(1_500)),
                 throttled_periods: Some(17),
@@ -478,6 +558,7 @@ mod tests {
             ..Default::default()
         };
         let text = encode(Snapshot {
+            transports: vec![Transport::Tcp, Transport::Quic],
             totals,
             counters,
             without_key: 31,
@@ -500,6 +581,10 @@ mod tests {
             r#"peernet_rtt_seconds_bucket{le="0.0001"} 5"#,
             r#"peernet_rtt_seconds_bucket{le="+Inf"} 6"#,
             "peernet_rtt_seconds_count 6",
+            r#"peernet_transport_rtt_seconds_bucket{le="0.0001",transport="TCP"} 5"#,
+            r#"peernet_transport_rtt_seconds_count{transport="QUIC"} 0"#,
+            r#"peernet_transport_probes_total{transport="TCP",result="failed"} 4"#,
+            r#"peernet_transport_probes_total{transport="QUIC",result="timeout"} 26"#,
             r#"peernet_probes_total{result="answered"} 6"#,
             r#"peernet_probes_total{result="timeout"} 2"#,
             r#"peernet_probes_total{result="failed"} 4"#,

@@ -5,14 +5,47 @@ use std::{
     time::Duration,
 };
 
-use peernet_api::report::HOST_LATE_NANOS;
+use peernet_api::{report::HOST_LATE_NANOS, transport::Transport};
 
 /// A new peer's first probe waits at most this long, so that many peers met at once are not probed at once.
 const MAX_FIRST_DELAY: Duration = Duration::from_millis(250);
 
+/// Longest time over which the transports' pings are spread.
+const MAX_PHASES: Duration = Duration::from_secs(4);
+
 /// Whether a process that wakes so long after it wanted to was kept from running.
 pub(crate) fn is_late(lateness: Duration) -> bool {
     lateness > Duration::from_nanos(HOST_LATE_NANOS)
+}
+
+/// When the first probe of a new peer is due.
+pub(crate) fn first<T: Add<Duration, Output = T>>(now: T, interval: Duration) -> T {
+    now + interval.min(MAX_FIRST_DELAY).mul_f64(rand::random())
+}
+
+/// How far into the interval pings leave over a transport, so that those over several do not wait for each other, nor
+/// for STAMP's packets, which leave in its middle. Where probes are rare, nothing need be far apart.
+pub(crate) fn phase(transport: Transport, interval: Duration) -> Duration {
+    let quarter = interval.min(MAX_PHASES) / 4;
+    match transport {
+        Transport::Tcp => Duration::ZERO,
+        Transport::Quic => quarter,
+        Transport::WebSocket => quarter * 3,
+    }
+}
+
+/// The first point of a grid that is not past.
+pub(crate) fn next_on_grid<T>(point: T, now: T, interval: Duration) -> T
+where
+    T: Copy + Ord + Add<Duration, Output = T> + Sub<Output = Duration>,
+{
+    if now <= point {
+        return point;
+    }
+    // A new connection is not left without a number for long.
+    let interval = interval.min(MAX_PHASES);
+    let passed = (now - point).as_nanos().div_ceil(interval.as_nanos().max(1));
+    point + interval.saturating_mul(u32::try_from(passed).unwrap_or(u32::MAX))
 }
 
 /// When probes are due: on a grid of the interval, each one up to a tenth of it late at random, so that agents started
@@ -29,11 +62,10 @@ where
     T: Copy + Ord + Add<Duration, Output = T> + Sub<Output = Duration>,
 {
     pub(crate) fn new(now: T, interval: Duration) -> Self {
-        let delay = interval.min(MAX_FIRST_DELAY).mul_f64(rand::random());
-        Self::starting_at(now + delay, interval)
+        Self::starting_at(first(now, interval), interval)
     }
 
-    fn starting_at(first: T, interval: Duration) -> Self {
+    pub(crate) fn starting_at(first: T, interval: Duration) -> Self {
         Self {
             interval,
             grid: first,
@@ -116,6 +148,26 @@ mod tests {
         }
         assert!(pace.due(SECOND * 9000).is_some());
         assert!(pace.fire >= SECOND * 9001);
+    }
+
+    #[test]
+    fn transports_keep_their_distance_on_one_grid() {
+        let anchor = SECOND * 5;
+        for (transport, millis) in [
+            (Transport::Tcp, 0),
+            (Transport::Quic, 250),
+            (Transport::WebSocket, 750),
+        ] {
+            for late in [0, 1, 249, 250, 251, 1_000, 86_400_000] {
+                let now = anchor + Duration::from_millis(late);
+                let first = next_on_grid(anchor + phase(transport, SECOND), now, SECOND);
+                assert!(
+                    first >= now && first < now + SECOND,
+                    "{transport} {late}: {first:?}"
+                );
+                assert_eq!((first.as_millis()) % 1000, millis, "{transport} {late}");
+            }
+        }
     }
 
     #[test]

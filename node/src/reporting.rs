@@ -5,6 +5,7 @@ use std::time::Duration;
 use peernet_api::{
     histogram::Histogram,
     report::{self, PeerReport, Report, ServiceReport},
+    transport::Transport,
 };
 
 use crate::{
@@ -21,6 +22,8 @@ pub const MAX_SILENCE: Duration = Duration::from_secs(10);
 const FRAME_BYTES: usize = 16 << 10;
 /// What a row may have beside its ids and histograms: the longest numbers in all other fields.
 const ROW_BYTES: usize = 2048;
+/// The same of a further transport's part of a row.
+const TRANSPORT_BYTES: usize = 384;
 
 /// Who reports.
 #[derive(Clone, Debug)]
@@ -29,6 +32,8 @@ pub struct Identity {
     pub network: String,
     /// The name that the agent's peer id belongs to.
     pub name: String,
+    /// The transports that it speaks, the first of which its numbers are of.
+    pub transports: Vec<Transport>,
 }
 
 /// All that is reported.
@@ -46,9 +51,9 @@ impl Reporting {
     #[must_use]
     pub fn new(identity: Identity, keys: Option<Keys>, window: Duration, now: Moment) -> Self {
         Self {
+            ledger: Ledger::new(window, &identity.transports),
             identity,
             keys,
-            ledger: Ledger::new(window),
             state: State {
                 at: now,
                 ..State::default()
@@ -61,11 +66,11 @@ impl Reporting {
         match event {
             Event::Probe {
                 peer,
-                path,
+                over,
                 news,
                 sent,
                 at,
-            } => self.ledger.record(&peer, path, news, sent, at),
+            } => self.ledger.record(&peer, over, news, sent, at),
             Event::Stamp { peer, news, at } => self.ledger.record_stamp(&peer, news, at),
             Event::LoopLag { lag, at } => self.ledger.record_loop_lag(lag, at),
             Event::State(state) => {
@@ -119,6 +124,7 @@ impl Reporting {
             heartbeat_age_millis: millis(self.silence(now)),
             events_dropped: self.state.counters.events_dropped + self.ledger.unknown(),
             reachable: self.state.reachable,
+            transports: self.identity.transports.clone(),
             host,
             private_network: self.keys.as_ref().map(Keys::report),
             strangers: self
@@ -145,6 +151,7 @@ impl Reporting {
         let mut counters = self.state.counters;
         counters.events_dropped += self.ledger.unknown();
         Snapshot {
+            transports: self.identity.transports.clone(),
             totals: self.ledger.totals().clone(),
             counters,
             without_key: self.state.strangers.without_key,
@@ -198,9 +205,13 @@ fn json_bound(row: &PeerReport) -> usize {
     let relayed = relayed
         .into_iter()
         .flat_map(|relayed| [&relayed.rtt, &relayed.warm]);
-    let histograms = [&row.rtt, &row.warm].into_iter().chain(network).chain(relayed);
+    let further = row.transports.iter();
+    let further = further.flat_map(|further| [&further.rtt, &further.warm]);
+    let histograms = [&row.rtt, &row.warm].into_iter();
+    let histograms = histograms.chain(network).chain(relayed).chain(further);
     let names = row.peer_id.len() + row.name.len() + row.relay.as_ref().map_or(0, String::len);
-    ROW_BYTES + names + histograms.map(Histogram::json_bytes).sum::<usize>()
+    let fields = ROW_BYTES + TRANSPORT_BYTES * row.transports.len();
+    fields + names + histograms.map(Histogram::json_bytes).sum::<usize>()
 }
 
 #[cfg(test)]
@@ -211,13 +222,13 @@ mod tests {
     use peernet_api::{
         envelope,
         identity::NetworkSecret,
-        report::{MAX_PEERS, NetworkReport, Path, RelayedReport, StampClock},
+        report::{MAX_PEERS, NetworkReport, Path, RelayedReport, StampClock, TransportReport},
     };
 
     use super::*;
     use crate::{
         ledger::Member,
-        ping::News,
+        ping::{News, Over},
         telemetry::{StampNews, StampSample},
     };
 
@@ -225,6 +236,7 @@ mod tests {
         let identity = Identity {
             network: "demo/mesh".to_owned(),
             name: "mesh-0".to_owned(),
+            transports: vec![Transport::Tcp, Transport::Quic, Transport::WebSocket],
         };
         Reporting::new(identity, None, Duration::from_secs(300), Duration::ZERO)
     }
@@ -250,6 +262,7 @@ mod tests {
         reporting: &mut Reporting,
         peer: PeerId,
         samples: u64,
+        transports: usize,
         at: Moment,
         relayed: bool,
         nanos: impl Fn(u64) -> u64,
@@ -260,18 +273,17 @@ mod tests {
                 result: Ok(time),
                 host_limited: false,
             };
-            let both = [Path::Direct, Path::Relayed];
-            let all = both
-                .into_iter()
-                .flat_map(|path| [(path, cold), (path, News::Warm(time / 2))]);
-            for (path, news) in all.take(if relayed { 4 } else { 2 }) {
-                reporting.apply(Event::Probe {
-                    peer,
-                    path,
-                    news,
-                    sent: at,
-                    at,
-                });
+            let direct = Transport::ALL.into_iter().take(transports).map(Over::Direct);
+            for over in direct.chain(relayed.then_some(Over::Circuit)) {
+                for news in [cold, News::Warm(time / 2)] {
+                    reporting.apply(Event::Probe {
+                        peer,
+                        over,
+                        news,
+                        sent: at,
+                        at,
+                    });
+                }
             }
             let sample = StampSample {
                 clock: StampClock::Kernel,
@@ -295,6 +307,7 @@ mod tests {
                 link: None,
                 path: Path::Direct,
                 relay: None,
+                transports: Transport::ALL.to_vec(),
             })
             .collect();
         reporting.apply(Event::State(State {
@@ -317,7 +330,7 @@ mod tests {
         let at = Duration::from_secs(1);
         let (mut reporting, members) = with_members(MAX_PEERS, |n| format!("{n:0>253}"), at);
         for member in members.iter() {
-            measure(&mut reporting, member.peer, 1_000, at, true, |n| {
+            measure(&mut reporting, member.peer, 1_000, 3, at, true, |n| {
                 10_000 + n * n * 60_000
             });
         }
@@ -345,6 +358,17 @@ mod tests {
             newest_probe_age_millis: Some(longest),
             ..NetworkReport::default()
         };
+        let further = |transport| TransportReport {
+            transport,
+            connected: false,
+            answered: longest,
+            timed_out: longest,
+            failed: longest,
+            host_limited: longest,
+            newest_sample_age_millis: Some(longest),
+            newest_probe_age_millis: Some(longest),
+            ..TransportReport::default()
+        };
         let row = PeerReport {
             answered: longest,
             timed_out: longest,
@@ -353,6 +377,7 @@ mod tests {
             retransmitted: Some(longest),
             newest_sample_age_millis: Some(longest),
             newest_probe_age_millis: Some(longest),
+            first_connected: Some(false),
             network: Some(network),
             path: Some(Path::Relayed),
             relay: Some("r".repeat(253)),
@@ -365,6 +390,7 @@ mod tests {
                 newest_probe_age_millis: Some(longest),
                 ..RelayedReport::default()
             }),
+            transports: Transport::ALL.map(further).to_vec(),
             ..PeerReport::default()
         };
         let bytes = serde_json::to_vec(&row).unwrap().len();
@@ -375,6 +401,15 @@ mod tests {
     /// (log-normal, p99 some twenty times the median).
     #[test]
     fn a_report_on_a_hundred_peers_is_a_quarter_of_what_the_operator_reads() {
+        assert!(bytes_on_a_hundred_peers(1) < report::MAX_BYTES / 4);
+    }
+
+    #[test]
+    fn a_report_over_three_transports_is_less_than_half_of_it() {
+        assert!(bytes_on_a_hundred_peers(3) < report::MAX_BYTES / 2);
+    }
+
+    fn bytes_on_a_hundred_peers(transports: usize) -> usize {
         let at = Duration::from_secs(1);
         let (mut reporting, members) = with_members(100, |n| format!("mesh-{n}"), at);
         let mut seed = 1_u64;
@@ -391,11 +426,16 @@ mod tests {
                 }
                 times.push((200_000.0 * f64::exp(normal * 1.3)) as u64);
             }
-            measure(&mut reporting, member.peer, 300, at, false, |n| times[n as usize]);
+            measure(&mut reporting, member.peer, 300, transports, at, false, |n| {
+                times[n as usize]
+            });
         }
         let (report, sealed) = sealed(&reporting, at);
         assert_eq!(report.peers.len(), 100);
-        eprintln!("a report on 100 peers: {} bytes", sealed.len());
-        assert!(sealed.len() < report::MAX_BYTES / 4, "{} bytes", sealed.len());
+        eprintln!(
+            "a report on 100 peers over {transports} transports: {} bytes",
+            sealed.len()
+        );
+        sealed.len()
     }
 }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use libp2p::PeerId;
-use peernet_api::report::{Path, StampClock};
+use peernet_api::report::StampClock;
 
 use crate::{
     dht,
@@ -12,10 +12,10 @@ use crate::{
     strangers::Strangers,
 };
 
-/// Events on the way between the threads. A probe makes two events over libp2p and one or two by STAMP: this is more
-/// than a second's of 64 peers at the agent's fastest pace, and of [`peernet_api::report::MAX_PEERS`] at 100 ms. The
+/// Events on the way between the threads. A probe makes two events over each transport and one or two by STAMP: this is
+/// more than a second's of 64 peers at the agent's fastest pace, and of [`peernet_api::report::MAX_PEERS`] at 100 ms. The
 /// channel takes memory for what is in it, and not for what could be.
-pub const CAPACITY: usize = 32 << 10;
+pub const CAPACITY: usize = 64 << 10;
 
 /// News from the swarm.
 #[derive(Clone, Debug)]
@@ -24,8 +24,8 @@ pub enum Event {
     Probe {
         /// The peer that was probed.
         peer: PeerId,
-        /// The way that the probe took.
-        path: Path,
+        /// What the probe went over.
+        over: ping::Over,
         /// What became of the probe.
         news: ping::News,
         /// When it was sent.

@@ -1,75 +1,152 @@
-//! TCP, encrypted by Noise, multiplexed by Yamux. In a private network all of it is encrypted with the pre-shared key, too.
-//! Circuits through relays carry Noise and Yamux once more, from end to end.
+//! What libp2p runs over: TCP, QUIC and WebSocket, as many of them as the network is to be measured over.
+//!
+//! TCP and WebSocket are encrypted by Noise and multiplexed by Yamux; QUIC brings both. All have the same limits: on the
+//! time of a handshake, on streams, and on what one connection may make us hold. In a private network all of TCP and
+//! WebSocket is encrypted with the pre-shared key, too; QUIC can't be. Circuits through relays carry Noise and Yamux once
+//! more, from end to end.
 
-use std::{
-    pin::Pin,
-    task::{Context, Poll},
-    time::Duration,
-};
+mod own_port;
+#[cfg(feature = "websocket")]
+mod websocket;
+
+use std::time::Duration;
 
 use futures::{AsyncRead, AsyncWrite};
 use libp2p::{
-    Multiaddr, PeerId,
-    core::{
-        Transport,
-        muxing::StreamMuxerBox,
-        transport::{Boxed, DialOpts, ListenerId, OrTransport, PortUse, TransportError, TransportEvent},
-        upgrade::Version,
-    },
+    PeerId,
+    core::{Transport as _, muxing::StreamMuxerBox, transport::Boxed, upgrade::Version},
     identity::Keypair,
     noise, relay, tcp, yamux,
 };
+use peernet_api::transport::Transport;
 
+use self::own_port::OwnPort;
 use crate::private;
 
-/// From the first packet to the end of both handshakes.
+/// From the first packet to the end of all handshakes.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
-/// Streams on one connection. yamux gives each a window of 256 KiB: this bounds what one peer can make us hold.
-const MAX_STREAMS: usize = 32;
+/// Streams on one connection. Each has a window of 256 KiB: this bounds what one peer can make us hold.
+const MAX_STREAMS: u16 = 32;
 /// Streams on one connection where there are relays: each circuit takes one, on both of its connections.
-const MAX_STREAMS_WITH_CIRCUITS: usize = 192;
+const MAX_STREAMS_WITH_CIRCUITS: u16 = 192;
 
-/// The agent's only transport, if it uses no relays. `private`: the keys of the private network, if it is one.
+/// A connection: who is at its other end, and its streams.
+pub type Connected = (PeerId, StreamMuxerBox);
+
+/// Why there is no transport.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The key does not fit Noise.
+    #[error("failed to prepare the encryption: {0}")]
+    Noise(#[from] noise::Error),
+    /// This program was built without it.
+    #[error("this agent was built without {0}")]
+    NotBuilt(Transport),
+    /// Nothing of QUIC but its streams can be encrypted a second time.
+    #[error("QUIC can't be part of a private network")]
+    Private,
+    /// None was asked for.
+    #[error("no transport was asked for")]
+    None,
+}
+
+/// The transports that this program can speak.
+#[must_use]
+pub fn is_built(transport: Transport) -> bool {
+    match transport {
+        Transport::Tcp => true,
+        Transport::Quic => cfg!(feature = "quic"),
+        Transport::WebSocket => cfg!(feature = "websocket"),
+    }
+}
+
+/// All of these transports in one. What is not asked for is not even prepared, and costs nothing. `private`: the keys of
+/// the private network, if it is one. `circuits`: those through relays, if there may be any. Where a TCP dial does not say
+/// otherwise, it leaves from the port that the agent listens on then: that is how two ends behind firewalls meet.
 ///
 /// # Errors
-/// If the key does not fit Noise.
+/// If one of them can't be had.
 pub fn build(
     key: &Keypair,
+    wanted: &[Transport],
     private: Option<&private::Keys>,
-) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
+    circuits: Option<relay::client::Transport>,
+) -> Result<Boxed<Connected>, Error> {
     let noise = noise::Config::new(key)?;
-    let tcp = OwnPort(tcp::tokio::Transport::new(tcp::Config::default()));
-    Ok(match private {
-        Some(keys) => upgraded(keys.guard(tcp), noise, MAX_STREAMS),
-        None => upgraded(tcp, noise, MAX_STREAMS),
-    })
-}
-
-/// The agent's transport with relays. Where a dial does not say otherwise, it leaves from the port that the agent listens on:
-/// that is how two ends behind firewalls meet.
-///
-/// # Errors
-/// If the key does not fit Noise.
-pub fn build_with_relays(
-    key: &Keypair,
-    private: Option<&private::Keys>,
-    circuits: relay::client::Transport,
-) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
-    let noise = noise::Config::new(key)?;
-    let tcp = tcp::tokio::Transport::new(tcp::Config::default());
-    Ok(match private {
+    let streams = match circuits {
+        Some(_) => MAX_STREAMS_WITH_CIRCUITS,
+        None => MAX_STREAMS,
+    };
+    let meets = circuits.is_some();
+    let mut all: Option<Boxed<Connected>> = None;
+    for transport in wanted {
+        let built = match transport {
+            Transport::Tcp if meets => secured(tcp(), noise.clone(), private, streams),
+            Transport::Tcp => secured(OwnPort(tcp()), noise.clone(), private, streams),
+            #[cfg(feature = "websocket")]
+            Transport::WebSocket => secured(
+                websocket::WebSocket::new(OwnPort(tcp())),
+                noise.clone(),
+                private,
+                streams,
+            ),
+            #[cfg(feature = "quic")]
+            Transport::Quic if private.is_some() => return Err(Error::Private),
+            #[cfg(feature = "quic")]
+            Transport::Quic => quic(key, streams),
+            #[cfg(not(all(feature = "quic", feature = "websocket")))]
+            missing => return Err(Error::NotBuilt(*missing)),
+        };
+        all = Some(match all {
+            None => built,
+            Some(others) => either(others, built),
+        });
+    }
+    let direct = all.ok_or(Error::None)?;
+    Ok(match circuits {
         // Both ways to and from the relay are guarded.
-        Some(keys) => {
-            let both = OrTransport::new(circuits, keys.guard(tcp));
-            upgraded(both, noise, MAX_STREAMS_WITH_CIRCUITS)
-        }
-        None => upgraded(OrTransport::new(circuits, tcp), noise, MAX_STREAMS_WITH_CIRCUITS),
+        Some(circuits) => either(upgraded(circuits, noise, streams), direct),
+        None => direct,
     })
 }
 
-fn upgraded<T>(transport: T, noise: noise::Config, max_streams: usize) -> Boxed<(PeerId, StreamMuxerBox)>
+fn either(first: Boxed<Connected>, second: Boxed<Connected>) -> Boxed<Connected> {
+    first
+        .or_transport(second)
+        .map(|either, _| either.into_inner())
+        .boxed()
+}
+
+fn tcp() -> tcp::tokio::Transport {
+    tcp::tokio::Transport::new(tcp::Config::default())
+}
+
+/// The private network's key, Noise and Yamux over a byte stream.
+fn secured<T>(
+    transport: T,
+    noise: noise::Config,
+    private: Option<&private::Keys>,
+    streams: u16,
+) -> Boxed<Connected>
 where
-    T: Transport<
+    T: libp2p::Transport<
+            Output: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+            Error: Send + Sync + 'static,
+            Dial: Send + 'static,
+            ListenerUpgrade: Send + 'static,
+        > + Send
+        + Unpin
+        + 'static,
+{
+    match private {
+        Some(keys) => upgraded(keys.guard(transport), noise, streams),
+        None => upgraded(transport, noise, streams),
+    }
+}
+
+fn upgraded<T>(transport: T, noise: noise::Config, streams: u16) -> Boxed<Connected>
+where
+    T: libp2p::Transport<
             Output: AsyncRead + AsyncWrite + Send + Unpin + 'static,
             Error: Send + Sync + 'static,
             Dial: Send + 'static,
@@ -79,7 +156,7 @@ where
         + 'static,
 {
     let mut muxer = yamux::Config::default();
-    muxer.set_max_num_streams(max_streams);
+    muxer.set_max_num_streams(streams.into());
     transport
         .upgrade(Version::V1Lazy)
         .authenticate(noise)
@@ -88,46 +165,26 @@ where
         .boxed()
 }
 
-/// Dials from a port of its own, and not from the port that the agent listens on.
-///
-/// libp2p's default helps through NATs. Between pods it does harm: two agents that dial each other at once would meet
-/// in one TCP connection on which both are the dialer, and a connection that was cut would block the next one between
-/// the same two ports until the kernel forgets it.
-#[derive(Debug)]
-struct OwnPort<T>(T);
+/// QUIC. One UDP socket for each address that is listened on, which dials leave from, too: QUIC tells connections apart by
+/// their ids, so that there is no harm in it as there is with TCP.
+#[cfg(feature = "quic")]
+fn quic(key: &Keypair, streams: u16) -> Boxed<Connected> {
+    use libp2p::quic;
 
-impl<T: Transport + Unpin> Transport for OwnPort<T> {
-    type Output = T::Output;
-    type Error = T::Error;
-    type ListenerUpgrade = T::ListenerUpgrade;
-    type Dial = T::Dial;
+    /// A peer that is silent for so long is gone. TCP waits longer; but pings that fail close a connection before.
+    const IDLE: Duration = Duration::from_secs(30);
+    /// Where probes are rare, this keeps the connection up.
+    const KEEP_ALIVE: Duration = Duration::from_secs(10);
+    const STREAM_WINDOW: u32 = 256 << 10;
 
-    fn listen_on(&mut self, id: ListenerId, address: Multiaddr) -> Result<(), TransportError<Self::Error>> {
-        self.0.listen_on(id, address)
-    }
-
-    fn remove_listener(&mut self, id: ListenerId) -> bool {
-        self.0.remove_listener(id)
-    }
-
-    fn dial(
-        &mut self,
-        address: Multiaddr,
-        options: DialOpts,
-    ) -> Result<Self::Dial, TransportError<Self::Error>> {
-        self.0.dial(
-            address,
-            DialOpts {
-                port_use: PortUse::New,
-                ..options
-            },
-        )
-    }
-
-    fn poll(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<TransportEvent<Self::ListenerUpgrade, Self::Error>> {
-        Pin::new(&mut self.0).poll(cx)
-    }
+    let mut config = quic::Config::new(key);
+    config.handshake_timeout = HANDSHAKE_DEADLINE;
+    config.max_idle_timeout = IDLE.as_secs() as u32 * 1_000;
+    config.keep_alive_interval = KEEP_ALIVE;
+    config.max_concurrent_stream_limit = streams.into();
+    config.max_stream_data = STREAM_WINDOW;
+    config.max_connection_data = 4 * STREAM_WINDOW;
+    quic::tokio::Transport::new(config)
+        .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)))
+        .boxed()
 }

@@ -16,10 +16,11 @@ use peernet_api::{
     histogram::Histogram,
     identity::NetworkSecret,
     report::{HostReport, NetworkReport, Path, PeerReport, StampClock},
+    transport::Transport,
 };
 use peernet_node::{
     ledger::{Ledger, Member},
-    ping::News,
+    ping::{News, Over},
     telemetry::{StampNews, StampSample},
 };
 use proptest::prelude::*;
@@ -77,13 +78,16 @@ fn member(n: usize) -> Member {
         link: None,
         path: Path::Direct,
         relay: None,
+        transports: vec![Transport::Tcp],
     }
 }
 
 /// What each agent reports of these samples, as it comes from the wire.
 fn reports(samples: &[Sample]) -> Vec<(Vec<PeerReport>, HostReport)> {
     let members: Vec<Member> = (0..PEERS).map(member).collect();
-    let mut ledgers: Vec<Ledger> = (0..AGENTS).map(|_| Ledger::new(WINDOW)).collect();
+    let mut ledgers: Vec<Ledger> = (0..AGENTS)
+        .map(|_| Ledger::new(WINDOW, &[Transport::Tcp]))
+        .collect();
     for ledger in &mut ledgers {
         ledger.set_members(&members, Duration::ZERO);
     }
@@ -93,9 +97,9 @@ fn reports(samples: &[Sample]) -> Vec<(Vec<PeerReport>, HostReport)> {
             result: Ok(Duration::from_nanos(sample.cold)),
             host_limited: false,
         };
-        ledger.record(peer, Path::Direct, cold, sample.at, sample.at);
+        ledger.record(peer, Over::Direct(Transport::Tcp), cold, sample.at, sample.at);
         let warm = News::Warm(Duration::from_nanos(sample.warm));
-        ledger.record(peer, Path::Direct, warm, sample.at, sample.at);
+        ledger.record(peer, Over::Direct(Transport::Tcp), warm, sample.at, sample.at);
         let stamp = StampSample {
             clock: StampClock::Kernel,
             network: Duration::from_nanos(sample.network),

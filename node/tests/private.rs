@@ -192,7 +192,13 @@ fn swarm(stock: Option<&PreSharedKey>, ours: &[PreSharedKey]) -> Swarm<ping::Beh
                 .multiplex(yamux::Config::default())
                 .boxed()
         }
-        None => transport::build(&identity, Some(&Keys::new(ours.to_vec(), GRACE))).unwrap(),
+        None => transport::build(
+            &identity,
+            &[peernet_api::transport::Transport::Tcp],
+            Some(&Keys::new(ours.to_vec(), GRACE)),
+            None,
+        )
+        .unwrap(),
     };
     let pings = ping::Behaviour::new(ping::Config::new().with_interval(Duration::from_millis(10)));
     let config =

@@ -131,7 +131,11 @@ fn ready(facts: &Facts<'_>) -> Finding {
             })
         })
         .unwrap_or_else(|| {
-            let message = format!("all {} nodes are ready, report and are connected", roster.wanted);
+            let message = format!(
+                "all {} nodes are ready, report and are connected{}",
+                roster.wanted,
+                missing_transports(facts)
+            );
             (Verdict::True, reason::ALL_NODES_CONNECTED, message)
         })
 }
@@ -239,12 +243,31 @@ fn missing_peers(facts: &Facts<'_>) -> Option<Finding> {
 }
 
 fn missing_samples(facts: &Facts<'_>) -> Option<Finding> {
-    let measured = facts.measured;
-    let is_measured = measured.numbers.rtt.is_some() || measured.paths.rtt.is_some();
-    (measured.expected_peers > 0 && !is_measured).then(|| {
+    (facts.measured.expected_peers > 0 && !facts.measured.has_round_trips()).then(|| {
         let message = "the nodes are connected, and no round trip was measured lately".to_owned();
         (Verdict::Unknown, reason::AWAITING_SAMPLES, message)
     })
+}
+
+/// What transports don't connect of what they should. Nodes that are connected over one transport are connected: this is
+/// for the message alone.
+fn missing_transports(facts: &Facts<'_>) -> String {
+    let missing: Vec<String> = facts
+        .measured
+        .transports
+        .iter()
+        .filter(|over| over.connected < over.expected)
+        .map(|over| {
+            format!(
+                "{} connects {} of {} links",
+                over.transport, over.connected, over.expected
+            )
+        })
+        .collect();
+    if missing.is_empty() {
+        return String::new();
+    }
+    format!("; {}", missing.join(", "))
 }
 
 fn connected(facts: &Facts<'_>) -> Finding {
@@ -259,7 +282,7 @@ fn connected(facts: &Facts<'_>) -> Finding {
         let message = format!(
             "every reporting node is connected to {} peers{}",
             facts.measured.expected_peers,
-            relayed_pairs(facts)
+            relayed_pairs(facts) + &missing_transports(facts)
         );
         (Verdict::True, reason::FULLY_CONNECTED, message)
     })

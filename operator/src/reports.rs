@@ -68,6 +68,7 @@ pub(crate) mod tests {
         envelope::seal,
         identity::NetworkSecret,
         report::{MAX_BYTES, VERSION},
+        transport::Transport,
     };
 
     use super::*;
@@ -94,6 +95,7 @@ pub(crate) mod tests {
             window_millis: 300_000,
             heartbeat_age_millis: 5,
             events_dropped: 0,
+            transports: vec![Transport::Tcp],
             ..Report::default()
         }
     }

@@ -22,7 +22,8 @@ use peernet_api::{
     envelope::seal,
     histogram::Histogram,
     identity::NetworkSecret,
-    report::{NetworkReport, PeerReport, Report, VERSION},
+    report::{NetworkReport, PeerReport, Report, TransportReport, VERSION},
+    transport::Transport,
     v1alpha1::{PeerNetworkStatus, ReportOutcome, Workload},
 };
 use peernet_operator::{
@@ -259,6 +260,15 @@ impl World {
                     peer_host: samples.clone(),
                     ..NetworkReport::default()
                 }),
+                transports: vec![TransportReport {
+                    transport: Transport::Quic,
+                    connected: row.connected,
+                    answered: weight(at, to),
+                    newest_sample_age_millis: age(row.sample),
+                    newest_probe_age_millis: age(row.probe),
+                    rtt: samples.clone(),
+                    ..TransportReport::default()
+                }],
                 ..PeerReport::default()
             }
         });
@@ -272,6 +282,7 @@ impl World {
             window_millis: 300_000,
             heartbeat_age_millis: 5,
             events_dropped: 0,
+            transports: vec![Transport::Tcp, Transport::Quic],
             peers: peers.collect(),
             ..Report::default()
         }

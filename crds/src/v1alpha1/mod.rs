@@ -20,7 +20,7 @@ pub use status::{
     Clock, Columns, Distribution, FederatedStatus, LateEnd, Link, LossStatus, MAX_NODE_ROWS,
     MAX_RELAYED_PAIRS, MAX_STRANGERS, MAX_WORST_LINKS, MAX_ZONE_PAIRS, NetworkDistribution, NodeStatus,
     PathsStatus, PeerNetworkStatus, PeersStatus, PrivateNetworkStatus, RelayedPair, ReportOutcome,
-    ServiceStatus, Stranger, StrangerReason, StrangersStatus, ZonePair,
+    ServiceStatus, Stranger, StrangerReason, StrangersStatus, TransportStatus, ZonePair,
 };
 
 /// The CustomResourceDefinition as YAML, as it lies in `crds/peernetworks.yaml` and in the chart.

@@ -13,6 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{guests::Guests, schema, status::PeerNetworkStatus};
+use crate::transport::Transport;
 
 /// A network of peers: libp2p agents in pods that measure the round trips between each other.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
@@ -35,6 +36,8 @@ use super::{guests::Guests, schema, status::PeerNetworkStatus};
         "metadata.name: use lower-case letters, digits and '-', beginning with a letter and without '.', since it becomes a DNS name"),
     validation = Rule::new("!has(self.spec.services) || self.spec.services.size() == 0 || self.spec.discovery.kademlia").message(
         "spec.services: needs spec.discovery.kademlia, since services are advertised through the DHT"),
+    validation = Rule::new("!self.spec.privateNetwork.enabled || !self.spec.transports.exists(one, one == 'QUIC')").message(
+        "spec.transports: QUIC can't be part of a private network, since a pre-shared key encrypts byte streams: use TCP and WebSocket, or turn spec.privateNetwork.enabled off"),
     scale(
         spec_replicas_path = ".spec.replicas",
         status_replicas_path = ".status.replicas",
@@ -85,6 +88,16 @@ pub struct PeerNetworkSpec {
     #[schemars(range(min = 0, max = 500))]
     pub replicas: i32,
 
+    /// What agents speak libp2p over, each listed once. Agents connect over every one of them, and each has round trips of its
+    /// own in `status.transports`: for the same pairs of nodes within the same window. The first one's are those of all
+    /// other numbers and of the columns. `TCP` takes TCP port 4001 of the pods, `QUIC` UDP port 4001, `WebSocket` TCP
+    /// port 4002. Each adds connections and probes of its own.
+    #[serde(default = "default_transports")]
+    #[schemars(length(min = 1, max = 3))]
+    #[x_kube(validation = Rule::new("self.all(one, self.exists_one(other, other == one))").message(
+        "spec.transports: list each transport once"))]
+    pub transports: Vec<Transport>,
+
     /// How agents find each other.
     #[serde(default)]
     pub discovery: Discovery,
@@ -117,7 +130,8 @@ pub struct PeerNetworkSpec {
 
     /// Run the agents in their nodes' network namespace, to measure the nodes' own network without the cluster's pod
     /// network. Such pods may not run where Pod Security `restricted` or `baseline` is enforced, and take TCP ports
-    /// 4001, 8080 and 8081 and UDP port 8620 of their node, so that one such network fits on a node.
+    /// 4001, 8080 and 8081 and UDP port 8620 of their node, and those of further `transports`, so that one such network
+    /// fits on a node.
     #[serde(default)]
     pub host_network: bool,
 
@@ -590,6 +604,10 @@ fn one() -> i32 {
 
 fn default_replicas() -> i32 {
     3
+}
+
+fn default_transports() -> Vec<Transport> {
+    vec![Transport::Tcp]
 }
 
 fn default_interval() -> String {

@@ -10,6 +10,8 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::transport::Transport;
+
 /// Most rows of [`PeerNetworkStatus::nodes`].
 pub const MAX_NODE_ROWS: usize = 64;
 /// Most rows of [`PeerNetworkStatus::worst_links`].
@@ -94,6 +96,13 @@ pub struct PeerNetworkStatus {
     /// What got lost, by way and direction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss: Option<LossStatus>,
+
+    /// The same links over each of the transports that the nodes speak, at most 8. A transport that connects fewer links than
+    /// it should is blocked somewhere; one whose round trips are longer than another's is slower here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["transport".into()]))]
+    pub transports: Vec<TransportStatus>,
 
     /// The pairs of nodes with the highest 99th percentile of the cold round-trip time, worst first, at most 5.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -334,6 +343,37 @@ pub struct LossStatus {
     /// When the newest of them came to an end, answered or not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub newest_udp_probe_time: Option<Time>,
+}
+
+/// The links between the nodes over one transport.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TransportStatus {
+    /// The transport.
+    pub transport: Transport,
+    /// Links from one node to another that should stand over it, as the nodes see that reported.
+    pub expected_links: i32,
+    /// Those of them that do.
+    pub connected_links: i32,
+    /// Median of the cold round-trip time, in microseconds. Like the next ones, it is left out if nothing was measured of
+    /// late.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtt_p50_micros: Option<i64>,
+    /// 99th percentile of the cold round-trip time, in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtt_p99_micros: Option<i64>,
+    /// Median of the warm round-trip time, in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warm_p50_micros: Option<i64>,
+    /// Number of cold round trips measured.
+    pub samples: i64,
+    /// When the newest of them was taken, by the API server's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest_sample_time: Option<Time>,
+    /// Probes without an answer in time, in millionths.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub loss_ppm: Option<i32>,
 }
 
 /// The round trips from one node to another.

@@ -242,7 +242,7 @@ fn bootstrap_peers_are_addresses_or_names() {
     .config()
     .unwrap();
     let address = Place::Address(Address::tcp("[fd00::1]:4001".parse().unwrap()));
-    let name = Place::Name("a.example.com".to_owned(), 4002);
+    let name = Place::Name(Transport::Tcp, "a.example.com".to_owned(), 4002);
     assert_eq!(
         config.bootstrap,
         [

@@ -10,7 +10,7 @@ use peernet_api::{
 };
 
 use super::{Bootstrap, Invalid, Place};
-use crate::{discovery::Address, membership};
+use crate::{discovery::Address, membership, transport::is_built};
 
 /// Bootstrap peers, at most.
 const MAX_BOOTSTRAP: usize = 16;
@@ -67,6 +67,27 @@ pub(super) fn port(variable: &'static str, text: &str) -> Result<u16, Invalid> {
             format!("{text:?} is no port: write a number from 1 to 65535"),
         ),
     }
+}
+
+pub(super) fn transports(text: &str) -> Result<Vec<Transport>, Invalid> {
+    let variable = "PEERNET_TRANSPORTS";
+    let mut transports: Vec<Transport> = Vec::new();
+    for item in items(text) {
+        let transport: Transport = item
+            .parse()
+            .or_else(|error| invalid(variable, format!("{error}")))?;
+        if !is_built(transport) {
+            return invalid(variable, format!("this agent was built without {transport}"));
+        }
+        if transports.contains(&transport) {
+            return invalid(variable, format!("{transport} is there twice"));
+        }
+        transports.push(transport);
+    }
+    if transports.is_empty() {
+        return invalid(variable, "none is given: write for example TCP or TCP,QUIC");
+    }
+    Ok(transports)
 }
 
 /// A port, or 0 for whichever is free.
@@ -217,18 +238,24 @@ fn bootstrap_peer(text: &str) -> Result<Bootstrap, Invalid> {
     let Some(Protocol::P2p(peer)) = address.iter().last() else {
         return invalid(variable, format!("{text:?} does not end in /p2p/PEER-ID: {hint}"));
     };
-    let parts: Vec<Protocol<'_>> = address.iter().collect();
-    let place = match (Address::parse(&address), parts.as_slice()) {
-        (Some(address), _) if address.transport() == Transport::Tcp => Place::Address(address),
-        (
-            _,
-            [
-                Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name),
-                Protocol::Tcp(port),
-                Protocol::P2p(_),
-            ],
-        ) => Place::Name(name.to_string(), *port),
-        _ => return invalid(variable, format!("{text:?} is no TCP address: {hint}")),
+    let place = match (Address::parse(&address), address.iter().next()) {
+        (Some(address), _) => Some(Place::Address(address)),
+        (None, Some(Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name))) => {
+            // Behind a name stands what could stand behind an address.
+            let stand_in = Multiaddr::from(IpAddr::from([0, 0, 0, 0]));
+            let stand_in = address.iter().skip(1).fold(stand_in, Multiaddr::with);
+            Address::parse(&stand_in).map(|found| {
+                let port = found.socket().port();
+                Place::Name(found.transport(), name.to_string(), port)
+            })
+        }
+        _ => None,
+    };
+    let Some(place) = place else {
+        return invalid(
+            variable,
+            format!("{text:?} is no address of TCP, QUIC or WebSocket: {hint}"),
+        );
     };
     Ok(Bootstrap { peer, place })
 }

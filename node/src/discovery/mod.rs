@@ -12,7 +12,7 @@ use peernet_api::transport::Transport;
 
 pub use self::address::Address;
 
-/// Most addresses kept of one peer: what a peer says about itself is bounded, too.
+/// Most addresses kept of one peer and transport: what a peer says about itself is bounded, too.
 pub const MAX_ADDRESSES: usize = 8;
 
 /// Of the addresses that a peer says it listens on, those worth dialing: our transports, no wildcard, and loopback only for those
@@ -21,20 +21,31 @@ pub const MAX_ADDRESSES: usize = 8;
 pub fn dialable<'a>(
     addresses: impl IntoIterator<Item = &'a Multiaddr> + 'a,
     seen_from: Option<IpAddr>,
+    transports: &'a [Transport],
 ) -> impl Iterator<Item = Address> + 'a {
     let local = seen_from.is_some_and(|ip| ip.is_loopback());
+    let mut taken = [0_usize; Transport::ALL.len()];
     addresses
         .into_iter()
         .filter_map(Address::parse)
         .filter(move |address| {
             let ip = address.ip();
-            address.transport() == Transport::Tcp
+            transports.contains(&address.transport())
                 && !ip.is_unspecified()
                 && !ip.is_multicast()
                 && address.socket().port() != 0
                 && (local || !ip.is_loopback())
         })
-        .take(MAX_ADDRESSES)
+        .filter(move |address| {
+            let of_transport = Transport::ALL
+                .iter()
+                .zip(&mut taken)
+                .find(|(transport, _)| **transport == address.transport());
+            of_transport.is_some_and(|(_, taken)| {
+                *taken += 1;
+                *taken <= MAX_ADDRESSES
+            })
+        })
 }
 
 #[cfg(test)]
@@ -55,11 +66,16 @@ mod tests {
         .map(|text| text.parse().unwrap())
         .chain((1..100).map(|port| Address::tcp(SocketAddr::from(([10, 0, 0, 2], port))).into()))
         .collect();
-        assert_eq!(dialable(&addresses, None).count(), MAX_ADDRESSES);
-        assert!(dialable(&addresses, None).all(|address| address.ip().to_string() == "10.0.0.2"));
+        let tcp = [Transport::Tcp];
+        assert_eq!(dialable(&addresses, None, &tcp).count(), MAX_ADDRESSES);
+        assert!(dialable(&addresses, None, &tcp).all(|address| address.ip().to_string() == "10.0.0.2"));
+        assert_eq!(
+            dialable(&addresses, None, &Transport::ALL).count(),
+            MAX_ADDRESSES + 1
+        );
         let loopback = Some("127.0.0.1".parse().unwrap());
         assert_eq!(
-            dialable(&addresses, loopback).next(),
+            dialable(&addresses, loopback, &tcp).next(),
             Some(Address::tcp("127.0.0.1:1".parse().unwrap()))
         );
     }

@@ -3,19 +3,26 @@
 //! Two agents that learn of each other at once would dial each other at once, and have two connections. So the one with
 //! the lower address (or peer id, where no address is known beforehand) dials at once, and the other one only after a
 //! grace in which nothing came.
+//!
+//! A member is looked for over the first transport, and over the others in turn if that fails. Once it is connected,
+//! [`further`] sees to one connection over each transport that both speak.
 
+mod further;
 mod links;
 pub(crate) mod pair;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
 use libp2p::PeerId;
+use peernet_api::transport::Transport;
 
 pub use self::links::Link;
 use self::{
+    further::Further,
     links::View,
     pair::{Weight, backoff, weight},
 };
@@ -45,6 +52,8 @@ pub enum Target {
     Seed(Address),
     /// A peer known by its id.
     Peer(PeerId),
+    /// A member that is connected, but not over this transport.
+    Member(PeerId, Transport),
 }
 
 /// Where a peer was heard of.
@@ -110,6 +119,26 @@ impl Candidate {
     }
 }
 
+impl Candidate {
+    /// Where to dial now: over one transport, the preferred one first, and over the next one after each failure.
+    fn addresses_of_turn(&self, transports: &[Transport]) -> Vec<Address> {
+        let speaks = |transport: &&Transport| {
+            let mut addresses = self.addresses.iter();
+            addresses.any(|address| address.transport() == **transport)
+        };
+        let usable: Vec<&Transport> = transports.iter().filter(speaks).collect();
+        let turn = usize::try_from(self.failures).unwrap_or_default() % usable.len().max(1);
+        let Some(transport) = usable.get(turn) else {
+            return Vec::new();
+        };
+        let addresses = self.addresses.iter();
+        addresses
+            .filter(|address| address.transport() == **transport)
+            .copied()
+            .collect()
+    }
+}
+
 /// Keeps what was discovered and plans dials.
 #[derive(Debug)]
 pub struct Planner {
@@ -117,6 +146,11 @@ pub struct Planner {
     own: HashSet<Address>,
     own_address: Option<Address>,
     limit: usize,
+    /// The transports to dial over, the preferred one first.
+    transports: Vec<Transport>,
+    /// Where all agents of the network listen, if they do so at the same ports.
+    ports: Vec<(Transport, u16)>,
+    further: Further,
     candidates: BTreeMap<Target, Candidate>,
     budget: Budget,
 }
@@ -130,16 +164,29 @@ impl Planner {
             own: HashSet::new(),
             own_address: None,
             limit,
+            transports: vec![Transport::default()],
+            ports: Vec::new(),
+            further: Further::default(),
             candidates: BTreeMap::new(),
             budget: Budget::default(),
         }
     }
 
-    /// An address of ours. It is never dialed; the first one given stands for us when two agents compare addresses.
+    /// The same planner for an agent that speaks these transports, the preferred one first. `ports`: where the agents of
+    /// this network listen, so that a seed's address of one transport tells those of the others.
+    #[must_use]
+    pub fn speaking(mut self, transports: &[Transport], ports: &[(Transport, u16)]) -> Self {
+        self.transports = transports.to_vec();
+        self.ports = ports.to_vec();
+        self
+    }
+
+    /// An address of ours. It is never dialed; the first one of the preferred transport stands for us when two agents
+    /// compare addresses.
     pub fn own_address(&mut self, address: Address) {
         self.own.insert(address);
         self.candidates.remove(&Target::Seed(address));
-        if self.own_address.is_none() {
+        if self.own_address.is_none() && self.transports.first() == Some(&address.transport()) {
             self.own_address = Some(address);
             for (target, candidate) in &mut self.candidates {
                 candidate.weight = weight(self.own_id, self.own_address, target);
@@ -162,15 +209,28 @@ impl Planner {
             .collect();
         self.candidates.retain(|target, candidate| match target {
             Target::Seed(address) => listed.contains(address) || candidate.dialing,
-            Target::Peer(_) => true,
+            Target::Peer(_) | Target::Member(..) => true,
         });
         for address in listed {
             let target = Target::Seed(address);
             let weight = weight(self.own_id, self.own_address, &target);
+            let addresses = self.ways_to(address);
             self.candidates
                 .entry(target)
-                .or_insert_with(|| Candidate::new(weight, vec![address], None));
+                .or_insert_with(|| Candidate::new(weight, addresses, None));
         }
+    }
+
+    /// A seed's addresses: over all transports, if it listens where all agents of the network do.
+    fn ways_to(&self, seed: Address) -> Vec<Address> {
+        let port = seed.socket().port();
+        if !self.ports.contains(&(seed.transport(), port)) {
+            return vec![seed];
+        }
+        let ports = self.ports.iter();
+        ports
+            .map(|(transport, port)| Address::new(*transport, SocketAddr::new(seed.ip(), *port)))
+            .collect()
     }
 
     /// A peer was heard of at these addresses.
@@ -192,8 +252,11 @@ impl Planner {
         }
         for address in addresses {
             if !known.addresses.contains(&address) && !self.own.contains(&address) {
-                if known.addresses.len() >= MAX_ADDRESSES {
-                    known.addresses.remove(0);
+                let alike = |other: &Address| other.transport() == address.transport();
+                if known.addresses.iter().filter(|other| alike(other)).count() >= MAX_ADDRESSES
+                    && let Some(oldest) = known.addresses.iter().position(alike)
+                {
+                    known.addresses.remove(oldest);
                 }
                 known.addresses.push(address);
             }
@@ -233,6 +296,11 @@ impl Planner {
 
     /// What came of a dial.
     pub fn finished(&mut self, target: Target, outcome: Outcome, now: Instant) {
+        if let Target::Member(peer, transport) = target {
+            self.further
+                .finished(self.own_id, (peer, transport), outcome, now);
+            return;
+        }
         if outcome == Outcome::Ourselves {
             if let Target::Seed(address) = target {
                 self.own.insert(address);
@@ -277,7 +345,7 @@ impl Planner {
         let mut dials = Vec::new();
         let mut due: Vec<(bool, u32, Weight, Target)> = Vec::new();
         for (target, candidate) in &mut self.candidates {
-            if view.is_connected(target) {
+            if view.is_connected(target, &candidate.addresses) {
                 candidate.missing_since = None;
                 candidate.failures = 0;
                 continue;
@@ -292,7 +360,7 @@ impl Planner {
             let first = match target {
                 _ if bootstrap => true,
                 Target::Seed(address) => self.own_address.is_none_or(|own| own.socket() < address.socket()),
-                Target::Peer(peer) => self.own_id < *peer,
+                Target::Peer(peer) | Target::Member(peer, _) => self.own_id < *peer,
             };
             let grace = match target {
                 Target::Seed(address) if view.claimed.contains(address) => CLAIM_GRACE,
@@ -325,17 +393,22 @@ impl Planner {
             {
                 continue;
             }
+            let addresses = candidate.addresses_of_turn(&self.transports);
+            if addresses.is_empty() {
+                continue;
+            }
             candidate.dialing = true;
             dialing.extend(&candidate.addresses);
             slots -= 1;
             if !bootstrap {
                 room = room.saturating_sub(1);
             }
-            dials.push(Dial {
-                target,
-                addresses: candidate.addresses.clone(),
-            });
+            dials.push(Dial { target, addresses });
         }
+        dials.extend(
+            self.further
+                .plan(self.own_id, &self.transports, links, &dialing, now),
+        );
         dials
     }
 
@@ -346,7 +419,7 @@ impl Planner {
         for (target, candidate) in &self.candidates {
             match target {
                 Target::Seed(_) => seeds.push((candidate.weight, *target)),
-                Target::Peer(_) => peers.push((candidate.weight, *target)),
+                Target::Peer(_) | Target::Member(..) => peers.push((candidate.weight, *target)),
             }
         }
         if seeds.len() <= self.limit && peers.len() <= self.limit {

@@ -1,17 +1,17 @@
 //! One member's numbers over the window.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use peernet_api::{
-    histogram::Histogram,
-    report::{NetworkReport, Path, PeerReport, RelayedReport, StampClock},
+    report::{NetworkReport, Path, PeerReport, StampClock, TransportReport},
+    transport::Transport,
 };
 
-use super::{Member, Moment, is_host_limited, millis, nanos, ring::Ring};
+use super::{Member, Moment, is_host_limited, millis, nanos, pings::Pings, ring::Ring};
 use crate::{
     host::tcp::Socket,
     membership::Instance,
-    ping::{Failure, News},
+    ping::{News, Over},
     telemetry::{StampNews, StampSample},
 };
 
@@ -27,6 +27,13 @@ pub(super) struct Row {
     path: Path,
     /// Who relays, if the way is a circuit.
     relay: Option<Arc<str>>,
+    /// The transports over which a direct connection stands, or stood before it was away.
+    transports: Vec<Transport>,
+    window: Duration,
+    /// Those of direct connections. No more than there are transports.
+    pings: BTreeMap<Transport, Pings>,
+    /// Those through relays: in no other number.
+    relayed: Option<Pings>,
     /// The measured connection, as it was when it was last looked at.
     socket: Option<Socket>,
     newest: Newest,
@@ -36,10 +43,6 @@ pub(super) struct Row {
 /// When the newest thing of each kind was known.
 #[derive(Debug, Default)]
 struct Newest {
-    answer: Option<Moment>,
-    probe: Option<Moment>,
-    relayed_answer: Option<Moment>,
-    relayed_probe: Option<Moment>,
     stamp_sample: Option<Moment>,
     stamp_probe: Option<Moment>,
 }
@@ -47,16 +50,8 @@ struct Newest {
 /// The numbers of one sub-window.
 #[derive(Debug, Default)]
 struct Slot {
-    answered: u64,
-    timed_out: u64,
-    failed: u64,
-    host_limited: u64,
     retransmitted: Option<u64>,
-    rtt: Histogram,
-    warm: Histogram,
     network: Option<Box<NetworkReport>>,
-    /// What went through relays: in no other number.
-    relayed: Option<Box<RelayedReport>>,
 }
 
 impl Row {
@@ -68,6 +63,10 @@ impl Row {
             away_since: None,
             path: member.path,
             relay: member.relay.clone(),
+            transports: member.transports.clone(),
+            window,
+            pings: BTreeMap::new(),
+            relayed: None,
             socket: None,
             newest: Newest::default(),
             ring: Ring::new(window),
@@ -83,6 +82,7 @@ impl Row {
         self.away_since = None;
         self.path = member.path;
         self.relay.clone_from(&member.relay);
+        self.transports.clone_from(&member.transports);
     }
 
     pub(super) fn is_relayed(&self) -> bool {
@@ -90,63 +90,17 @@ impl Row {
     }
 
     /// False if the probe was sent to an earlier instance of the member: it is in no number then.
-    pub(super) fn record(&mut self, path: Path, news: News, sent: Moment, at: Moment) -> bool {
+    pub(super) fn record(&mut self, over: Over, news: News, sent: Moment, at: Moment) -> bool {
         if sent < self.since {
             return false;
         }
-        if path == Path::Relayed {
-            self.record_relayed(news, at);
-            return true;
-        }
-        let Some(slot) = self.ring.at(at) else {
-            return true;
+        let window = self.window;
+        let pings = match over {
+            Over::Direct(transport) => self.pings.entry(transport).or_insert_with(|| Pings::new(window)),
+            Over::Circuit => self.relayed.get_or_insert_with(|| Pings::new(window)),
         };
-        let (result, host_limited) = match news {
-            News::Warm(rtt) => {
-                slot.warm.record(nanos(rtt));
-                return true;
-            }
-            News::Cold { result, host_limited } => (result, host_limited),
-        };
-        slot.host_limited += u64::from(host_limited);
-        match result {
-            Ok(rtt) => {
-                slot.answered += 1;
-                slot.rtt.record(nanos(rtt));
-                self.newest.answer = self.newest.answer.max(Some(at));
-            }
-            Err(Failure::Timeout) => slot.timed_out += 1,
-            Err(Failure::Reset | Failure::Unsupported | Failure::Closed) => slot.failed += 1,
-            Err(Failure::Unheard) => return true,
-        }
-        self.newest.probe = self.newest.probe.max(Some(at));
+        pings.record(news, at);
         true
-    }
-
-    fn record_relayed(&mut self, news: News, at: Moment) {
-        let Some(slot) = self.ring.at(at) else {
-            return;
-        };
-        let relayed = slot.relayed.get_or_insert_default();
-        let (result, host_limited) = match news {
-            News::Warm(rtt) => {
-                relayed.warm.record(nanos(rtt));
-                return;
-            }
-            News::Cold { result, host_limited } => (result, host_limited),
-        };
-        relayed.host_limited += u64::from(host_limited);
-        match result {
-            Ok(rtt) => {
-                relayed.answered += 1;
-                relayed.rtt.record(nanos(rtt));
-                self.newest.relayed_answer = self.newest.relayed_answer.max(Some(at));
-            }
-            Err(Failure::Timeout) => relayed.timed_out += 1,
-            Err(Failure::Reset | Failure::Unsupported | Failure::Closed) => relayed.failed += 1,
-            Err(Failure::Unheard) => return,
-        }
-        self.newest.relayed_probe = self.newest.relayed_probe.max(Some(at));
     }
 
     /// False if it is about an earlier instance of the member: it is in no number then.
@@ -240,8 +194,21 @@ impl Row {
         more
     }
 
-    pub(super) fn report(&self, peer_id: String, now: Moment) -> PeerReport {
+    /// `transports`: the agent's, of which the first one's numbers are the row's own.
+    pub(super) fn report(&self, peer_id: String, transports: &[Transport], now: Moment) -> PeerReport {
         let connected = self.away_since.is_none();
+        let mut by_transport = transports.iter().map(|transport| {
+            let stands = connected && self.transports.contains(transport);
+            match self.pings.get(transport) {
+                Some(pings) => pings.report(*transport, stands, now),
+                None => TransportReport {
+                    transport: *transport,
+                    connected: stands,
+                    ..TransportReport::default()
+                },
+            }
+        });
+        let first = by_transport.next().unwrap_or_default();
         let mut report = PeerReport {
             peer_id,
             name: self.name.to_string(),
@@ -252,40 +219,28 @@ impl Row {
                 .as_ref()
                 .filter(|_| self.is_relayed())
                 .map(ToString::to_string),
+            first_connected: (first.connected != connected).then_some(first.connected),
+            answered: first.answered,
+            timed_out: first.timed_out,
+            failed: first.failed,
+            host_limited: first.host_limited,
+            newest_sample_age_millis: first.newest_sample_age_millis,
+            newest_probe_age_millis: first.newest_probe_age_millis,
+            rtt: first.rtt,
+            warm: first.warm,
+            transports: by_transport.collect(),
+            relayed: self.relayed.as_ref().and_then(|pings| pings.relayed(now)),
             ..PeerReport::default()
         };
         for slot in self.ring.window(now) {
-            report.answered += slot.answered;
-            report.timed_out += slot.timed_out;
-            report.failed += slot.failed;
-            report.host_limited += slot.host_limited;
             if let Some(more) = slot.retransmitted {
                 report.retransmitted = Some(report.retransmitted.unwrap_or_default() + more);
             }
-            report.rtt.merge(&slot.rtt);
-            report.warm.merge(&slot.warm);
             if let Some(network) = &slot.network {
                 add(report.network.get_or_insert_default(), network);
             }
-            if let Some(relayed) = &slot.relayed {
-                add_relayed(report.relayed.get_or_insert_default(), relayed);
-            }
         }
         let age = |newest: Option<Moment>| newest.map(|newest| millis(now.saturating_sub(newest)));
-        if report.answered > 0 {
-            report.newest_sample_age_millis = age(self.newest.answer);
-        }
-        if report.answered + report.timed_out + report.failed > 0 {
-            report.newest_probe_age_millis = age(self.newest.probe);
-        }
-        if let Some(relayed) = &mut report.relayed {
-            if relayed.answered > 0 {
-                relayed.newest_sample_age_millis = age(self.newest.relayed_answer);
-            }
-            if relayed.answered + relayed.timed_out + relayed.failed > 0 {
-                relayed.newest_probe_age_millis = age(self.newest.relayed_probe);
-            }
-        }
         if let Some(network) = &mut report.network {
             if network.answered > network.voided {
                 network.newest_sample_age_millis = age(self.newest.stamp_sample);
@@ -332,13 +287,4 @@ fn add(sum: &mut NetworkReport, part: &NetworkReport) {
     sum.rtt.merge(&part.rtt);
     sum.hosts.merge(&part.hosts);
     sum.peer_host.merge(&part.peer_host);
-}
-
-fn add_relayed(sum: &mut RelayedReport, part: &RelayedReport) {
-    sum.answered += part.answered;
-    sum.timed_out += part.timed_out;
-    sum.failed += part.failed;
-    sum.host_limited += part.host_limited;
-    sum.rtt.merge(&part.rtt);
-    sum.warm.merge(&part.warm);
 }

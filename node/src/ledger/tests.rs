@@ -17,11 +17,12 @@ fn member(n: u8) -> Member {
         link: None,
         path: Path::Direct,
         relay: None,
+        transports: vec![Transport::Tcp],
     }
 }
 
 fn ledger_of(members: &[Member]) -> Ledger {
-    let mut ledger = Ledger::new(WINDOW);
+    let mut ledger = Ledger::new(WINDOW, &[Transport::Tcp]);
     ledger.set_members(members, Duration::ZERO);
     ledger
 }
@@ -35,7 +36,7 @@ fn cold(result: Result<Duration, Failure>) -> News {
 
 /// A probe that was sent when it came to its end, as far as the ledger cares.
 fn record(ledger: &mut Ledger, member: &Member, result: Result<Duration, Failure>, at: Moment) {
-    ledger.record(&member.peer, Path::Direct, cold(result), at, at);
+    ledger.record(&member.peer, Over::Direct(Transport::Tcp), cold(result), at, at);
 }
 
 fn result() -> impl Strategy<Value = Result<Duration, Failure>> {
@@ -95,7 +96,7 @@ proptest! {
         let mut samples = Vec::new();
         for (pause, who, news) in steps {
             now += Duration::from_millis(pause);
-            ledger.record(&members[usize::from(who)].peer, Path::Direct, news, now, now);
+            ledger.record(&members[usize::from(who)].peer, Over::Direct(Transport::Tcp), news, now, now);
             samples.push((who, now, news));
         }
         now += Duration::from_millis(wait);
@@ -211,7 +212,7 @@ fn a_restarted_member_starts_with_an_empty_row() {
     // A probe of the process before, which nobody is left to answer.
     ledger.record(
         &member(0).peer,
-        Path::Direct,
+        Over::Direct(Transport::Tcp),
         cold(Err(Failure::Timeout)),
         SECOND * 2,
         SECOND * 4,
@@ -241,6 +242,65 @@ fn outcomes_of_peers_that_are_not_known_are_in_no_number_but_are_counted() {
 }
 
 #[test]
+fn each_transport_has_numbers_of_its_own_and_the_first_ones_are_the_rows() {
+    let mut ledger = Ledger::new(WINDOW, &[Transport::Quic, Transport::Tcp]);
+    let over = |transports: &[Transport]| Member {
+        transports: transports.to_vec(),
+        ..member(0)
+    };
+    ledger.set_members(&[over(&[Transport::Tcp, Transport::Quic])], Duration::ZERO);
+    let peer = member(0).peer;
+    for (transport, result) in [
+        (Transport::Quic, Ok(SECOND)),
+        (Transport::Tcp, Ok(SECOND * 2)),
+        (Transport::Tcp, Err(Failure::Timeout)),
+        // Not one of this agent's.
+        (Transport::WebSocket, Ok(SECOND)),
+    ] {
+        ledger.record(&peer, Over::Direct(transport), cold(result), SECOND, SECOND * 3);
+    }
+    ledger.record(
+        &peer,
+        Over::Direct(Transport::Tcp),
+        News::Warm(SECOND),
+        SECOND,
+        SECOND * 3,
+    );
+    let row = ledger.rows(SECOND * 4)[0].clone();
+    assert_eq!((row.answered, row.timed_out, row.first_connected), (1, 0, None));
+    assert_eq!(row.rtt.quantile(500).map(|nanos| nanos / 100_000_000), Some(10));
+    let [tcp] = row.transports.as_slice() else {
+        panic!("{:?}", row.transports);
+    };
+    assert_eq!((tcp.transport, tcp.connected), (Transport::Tcp, true));
+    assert_eq!(
+        (tcp.answered, tcp.timed_out, tcp.failed, tcp.warm.count()),
+        (1, 1, 0, 1)
+    );
+    assert_eq!(tcp.newest_sample_age_millis, Some(1_000));
+    assert_eq!(ledger.totals().rtt.count(), 1);
+    assert_eq!(ledger.totals().further[&Transport::Tcp].timed_out, 1);
+    assert_eq!(ledger.unknown(), 0);
+
+    ledger.set_members(&[over(&[Transport::Tcp])], SECOND * 5);
+    let row = ledger.rows(SECOND * 5)[0].clone();
+    assert_eq!(
+        (row.connected, row.first_connected, row.transports[0].connected),
+        (true, Some(false), true)
+    );
+    ledger.set_members(&[], SECOND * 6);
+    let row = ledger.rows(SECOND * 6)[0].clone();
+    assert_eq!(
+        (row.connected, row.first_connected, row.transports[0].connected),
+        (false, None, false)
+    );
+    assert_eq!(
+        row.transports[0].answered, 1,
+        "what was measured stays for its window"
+    );
+}
+
+#[test]
 fn rows_are_bounded_and_who_is_away_makes_room() {
     let stranger = |name: String| Member {
         peer: PeerId::random(),
@@ -249,6 +309,7 @@ fn rows_are_bounded_and_who_is_away_makes_room() {
         link: None,
         path: Path::Direct,
         relay: None,
+        transports: vec![Transport::Tcp],
     };
     let crowd: Vec<Member> = (0..MAX_PEERS).map(|n| stranger(format!("old-{n}"))).collect();
     let mut ledger = ledger_of(&crowd);
@@ -454,20 +515,21 @@ fn the_host_s_doings_are_those_of_the_window() {
 
 #[test]
 fn what_went_through_a_relay_is_in_no_other_number() {
-    let mut ledger = Ledger::new(WINDOW);
+    let mut ledger = Ledger::new(WINDOW, &[Transport::Tcp]);
     let through = Member {
         path: Path::Relayed,
+        transports: Vec::new(),
         relay: Some("mesh-9".into()),
         ..member(0)
     };
     ledger.set_members(std::slice::from_ref(&through), SECOND);
     let peer = through.peer;
-    let mut probe = |path, result| ledger.record(&peer, path, cold(result), SECOND, SECOND);
-    probe(Path::Relayed, Ok(SECOND / 500));
-    probe(Path::Relayed, Err(Failure::Timeout));
-    probe(Path::Relayed, Err(Failure::Closed));
-    probe(Path::Direct, Ok(SECOND / 1000));
-    ledger.record(&peer, Path::Relayed, News::Warm(SECOND / 800), SECOND, SECOND);
+    let mut probe = |over, result| ledger.record(&peer, over, cold(result), SECOND, SECOND);
+    probe(Over::Circuit, Ok(SECOND / 500));
+    probe(Over::Circuit, Err(Failure::Timeout));
+    probe(Over::Circuit, Err(Failure::Closed));
+    probe(Over::Direct(Transport::Tcp), Ok(SECOND / 1000));
+    ledger.record(&peer, Over::Circuit, News::Warm(SECOND / 800), SECOND, SECOND);
     let row = ledger.rows(SECOND * 2)[0].clone();
     assert_eq!((row.answered, row.timed_out, row.failed), (1, 0, 0));
     assert_eq!((row.rtt.count(), row.warm.count()), (1, 0));

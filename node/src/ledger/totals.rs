@@ -1,8 +1,8 @@
 //! Everything since the agent's start, over all peers: what counters are made of.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use peernet_api::report::{Path, StampClock};
+use peernet_api::{report::StampClock, transport::Transport};
 
 use super::is_host_limited;
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
     telemetry::{StampNews, StampSample},
 };
 
-/// Everything since the start, over all peers.
+/// Everything since the start, over all peers. What is said of libp2p is that of the agent's first transport.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Totals {
     /// Cold round-trip times of all answered probes.
@@ -48,6 +48,23 @@ pub struct Totals {
     pub retransmitted: u64,
     /// What the host did to the agent.
     pub host: host::Usage,
+    /// The pings over the agent's further transports.
+    pub further: BTreeMap<Transport, PingTotals>,
+}
+
+/// Pings over one of the further transports since the start.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PingTotals {
+    /// Cold round-trip times of all answered probes.
+    pub rtt: TimeBuckets,
+    /// Warm round-trip times of all bursts.
+    pub warm: TimeBuckets,
+    /// Probes without an answer in time.
+    pub timed_out: u64,
+    /// Probes that failed at once.
+    pub failed: u64,
+    /// Probes of which nobody can say whether they were answered in time.
+    pub unheard: u64,
 }
 
 /// STAMP probes since the start by what became of them: each one is in exactly one of the first five.
@@ -74,11 +91,7 @@ pub struct StampTotals {
 }
 
 impl Totals {
-    pub(super) fn count_probe(&mut self, path: Path, news: ping::News) {
-        if path == Path::Relayed {
-            self.count_relayed(news);
-            return;
-        }
+    pub(super) fn count_probe(&mut self, news: ping::News) {
         let (result, host_limited) = match news {
             ping::News::Warm(rtt) => {
                 self.warm.record(rtt);
@@ -97,7 +110,7 @@ impl Totals {
         self.host_limited += u64::from(host_limited);
     }
 
-    fn count_relayed(&mut self, news: ping::News) {
+    pub(super) fn count_relayed(&mut self, news: ping::News) {
         let ping::News::Cold { result, .. } = news else {
             return;
         };
@@ -107,6 +120,24 @@ impl Totals {
             Err(Failure::Reset | Failure::Unsupported | Failure::Closed) => self.relayed_failed += 1,
             Err(Failure::Unheard) => {}
         }
+    }
+
+    pub(super) fn count_further(&mut self, transport: Transport, news: ping::News) {
+        let totals = self.further.entry(transport).or_default();
+        let (result, host_limited) = match news {
+            ping::News::Warm(rtt) => {
+                totals.warm.record(rtt);
+                return;
+            }
+            ping::News::Cold { result, host_limited } => (result, host_limited),
+        };
+        match result {
+            Ok(rtt) => totals.rtt.record(rtt),
+            Err(Failure::Timeout) => totals.timed_out += 1,
+            Err(Failure::Reset | Failure::Unsupported | Failure::Closed) => totals.failed += 1,
+            Err(Failure::Unheard) => totals.unheard += 1,
+        }
+        self.host_limited += u64::from(host_limited);
     }
 
     pub(super) fn count_stamp(&mut self, news: StampNews) {

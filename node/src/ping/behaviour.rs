@@ -1,10 +1,17 @@
-//! Which connections are probed: one per accepted peer, however many there are. A direct one, if there is one.
+//! Which connections are probed: one per accepted peer and transport, however many there are. A circuit through a relay is
+//! probed only while no direct connection stands, over whatever transport.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     task::{Context, Poll},
+    time::Instant,
 };
 
+use super::{
+    Config, Failure, News, Outcome, Over,
+    handler::{Command, Handler},
+};
+use crate::{discovery::Address, pace, relay::is_relayed};
 use libp2p::{
     Multiaddr, PeerId,
     core::{Endpoint, transport::PortUse},
@@ -14,16 +21,8 @@ use libp2p::{
     },
 };
 
-use peernet_api::report::Path;
-
-use super::{
-    Config, Failure, News, Outcome,
-    handler::{Command, Handler},
-};
-use crate::relay::is_relayed;
-
 /// Failures in a row after which a connection is closed, so that a new one is dialed. With a second connection at
-/// hand, the first failure is enough.
+/// hand over the same transport, or a circuit in place of the last direct one, the first failure is enough.
 const MAX_FAILURES: u32 = 3;
 
 /// What became of a probe to a peer.
@@ -31,8 +30,8 @@ const MAX_FAILURES: u32 = 3;
 pub struct Event {
     /// The peer that was probed.
     pub peer: PeerId,
-    /// The way that the probe took.
-    pub path: Path,
+    /// Over what.
+    pub over: Over,
     /// What became of it.
     pub outcome: Outcome,
 }
@@ -49,32 +48,52 @@ pub struct Behaviour {
 #[derive(Debug, Default)]
 struct Peer {
     accepted: bool,
-    connections: Vec<(ConnectionId, Path)>,
+    /// When the first probe over the first transport was to leave: the others keep their distance from it.
+    first: Option<Instant>,
+    /// The direct ones come before the circuits.
+    ways: BTreeMap<Over, Way>,
+}
+
+/// The connections to a peer over one transport, or its circuits.
+#[derive(Debug, Default)]
+struct Way {
+    connections: Vec<ConnectionId>,
     /// Given up, but not gone yet.
-    closing: Vec<(ConnectionId, Path)>,
+    closing: Vec<ConnectionId>,
     measured: Option<ConnectionId>,
     failures: u32,
 }
 
+impl Way {
+    /// The connection to measure: the one that is measured, or else the newest. A new circuit is better than an old one:
+    /// it was made because the old one is about to end.
+    fn best(&self, over: Over) -> Option<ConnectionId> {
+        let measured = self.measured.filter(|_| over != Over::Circuit);
+        measured.or_else(|| self.connections.last().copied())
+    }
+}
+
 impl Peer {
-    fn path(&self, connection: ConnectionId) -> Path {
-        let all = self.connections.iter().chain(&self.closing);
-        all.copied()
-            .find(|(known, _)| *known == connection)
-            .map_or(Path::Direct, |(_, path)| path)
+    /// What a connection goes over.
+    fn over(&self, connection: ConnectionId) -> Option<Over> {
+        let known = |way: &Way| way.connections.contains(&connection) || way.closing.contains(&connection);
+        let mut ways = self.ways.iter();
+        ways.find_map(|(over, way)| known(way).then_some(*over))
     }
 
-    /// The connection to measure: the one that is measured, unless there is a better one. A direct connection is better
-    /// than a circuit, and a new circuit better than an old one: it was made because the old one is about to end.
-    fn best(&self) -> Option<ConnectionId> {
-        let newest = |wanted: Path| {
-            let mut connections = self.connections.iter().rev();
-            connections.find(|(_, path)| *path == wanted).map(|(id, _)| *id)
-        };
-        match self.measured {
-            Some(measured) if self.path(measured) == Path::Direct => Some(measured),
-            _ => newest(Path::Direct).or_else(|| newest(Path::Relayed)),
-        }
+    /// Whether there is a connection over something that this holds for, and it is not given up.
+    fn stands(&self, wanted: impl Fn(Over) -> bool) -> bool {
+        let mut ways = self.ways.iter();
+        ways.any(|(over, way)| wanted(*over) && !way.connections.is_empty())
+    }
+
+    /// Whether there is another connection to move on to when one over this fails.
+    fn has_spare(&self, failing: Over) -> bool {
+        let alike = self.ways.get(&failing);
+        alike.is_some_and(|way| way.connections.len() > 1)
+            || (failing != Over::Circuit
+                && self.stands(|over| over == Over::Circuit)
+                && !self.stands(|over| over != Over::Circuit && over != failing))
     }
 }
 
@@ -89,7 +108,8 @@ impl Behaviour {
         }
     }
 
-    /// Starts probing a connected peer. It ends with the peer's last connection.
+    /// Starts probing a connected peer, over each transport that it is connected by, also later. It ends with the peer's
+    /// last connection.
     pub fn accept(&mut self, peer: PeerId) {
         if let Some(known) = self.peers.get_mut(&peer) {
             known.accepted = true;
@@ -97,33 +117,56 @@ impl Behaviour {
         self.measure(peer);
     }
 
-    /// The connection that a peer is probed on.
+    /// The connection that a peer is probed on over this.
     #[must_use]
-    pub fn measured(&self, peer: &PeerId) -> Option<ConnectionId> {
-        self.peers.get(peer)?.measured
+    pub fn measured(&self, peer: &PeerId, over: Over) -> Option<ConnectionId> {
+        self.peers.get(peer)?.ways.get(&over)?.measured
     }
 
-    /// Starts to probe the best connection of an accepted peer, and ends with the one that was probed before.
+    /// Whether a peer is probed on this connection.
+    #[must_use]
+    pub fn is_measured(&self, peer: &PeerId, connection: ConnectionId) -> bool {
+        self.peers.get(peer).is_some_and(|peer| {
+            let mut ways = peer.ways.values();
+            ways.any(|way| way.measured == Some(connection))
+        })
+    }
+
+    /// The best of the connections that a peer is probed on: a circuit only if there is no direct one.
+    #[must_use]
+    pub fn best(&self, peer: &PeerId) -> Option<ConnectionId> {
+        let mut ways = self.peers.get(peer)?.ways.values();
+        ways.find_map(|way| way.measured)
+    }
+
+    /// Starts to probe the best connection of an accepted peer over each transport, and ends with those that were probed
+    /// before.
     fn measure(&mut self, peer_id: PeerId) {
-        let Some(peer) = self.peers.get_mut(&peer_id) else {
+        let Some(peer) = self.peers.get_mut(&peer_id).filter(|peer| peer.accepted) else {
             return;
         };
-        if !peer.accepted {
-            return;
-        }
-        let best = peer.best();
-        let Some(connection) = best.filter(|best| Some(*best) != peer.measured) else {
-            return;
-        };
-        let before = peer.measured.replace(connection);
-        peer.failures = 0;
-        let stop = before.map(|before| (before, Command::Stop));
-        for (connection, event) in stop.into_iter().chain([(connection, Command::Start)]) {
-            self.actions.push_back(ToSwarm::NotifyHandler {
-                peer_id,
-                handler: NotifyHandler::One(connection),
-                event,
+        let direct = peer.stands(|over| over != Over::Circuit);
+        let (now, interval) = (Instant::now(), self.config.interval);
+        for (over, way) in &mut peer.ways {
+            let best = way.best(*over).filter(|_| *over != Over::Circuit || !direct);
+            if best == way.measured {
+                continue;
+            }
+            let before = std::mem::replace(&mut way.measured, best);
+            way.failures = 0;
+            let stop = before.map(|before| (before, Command::Stop));
+            let start = best.map(|best| {
+                let first = *peer.first.get_or_insert_with(|| pace::first(now, interval));
+                let first = pace::next_on_grid(first + over.phase(interval), now, interval);
+                (best, Command::Start { first })
             });
+            for (connection, event) in stop.into_iter().chain(start) {
+                self.actions.push_back(ToSwarm::NotifyHandler {
+                    peer_id,
+                    handler: NotifyHandler::One(connection),
+                    event,
+                });
+            }
         }
     }
 
@@ -131,12 +174,20 @@ impl Behaviour {
         let Some(peer) = self.peers.get_mut(&peer_id) else {
             return;
         };
-        peer.connections.retain(|(known, _)| *known != connection);
-        peer.closing.retain(|(known, _)| *known != connection);
-        if peer.measured == Some(connection) {
-            peer.measured = None;
+        let Some(over) = peer.over(connection) else {
+            return;
+        };
+        if let Some(way) = peer.ways.get_mut(&over) {
+            way.connections.retain(|known| *known != connection);
+            way.closing.retain(|known| *known != connection);
+            if way.measured == Some(connection) {
+                way.measured = None;
+            }
+            if way.connections.is_empty() && way.closing.is_empty() {
+                peer.ways.remove(&over);
+            }
         }
-        if peer.connections.is_empty() && peer.closing.is_empty() {
+        if peer.ways.is_empty() {
             self.peers.remove(&peer_id);
         } else {
             self.measure(peer_id);
@@ -144,16 +195,20 @@ impl Behaviour {
     }
 
     /// Closes a connection that fails, and moves on to another one if there is one.
-    fn judge(&mut self, peer_id: PeerId, connection: ConnectionId, outcome: &Outcome) {
+    fn judge(&mut self, peer_id: PeerId, over: Over, connection: ConnectionId, outcome: &Outcome) {
         let Some(peer) = self.peers.get_mut(&peer_id) else {
             return;
         };
-        if peer.measured != Some(connection) {
+        let spare = peer.has_spare(over);
+        let Some(way) = peer.ways.get_mut(&over) else {
+            return;
+        };
+        if way.measured != Some(connection) {
             return;
         }
         match outcome.news {
             News::Cold { result: Ok(_), .. } => {
-                peer.failures = 0;
+                way.failures = 0;
                 return;
             }
             // The second says nothing about the connection.
@@ -162,21 +217,19 @@ impl Behaviour {
                 result: Err(Failure::Unheard),
                 ..
             } => return,
-            News::Cold { result: Err(_), .. } => peer.failures += 1,
+            News::Cold { result: Err(_), .. } => way.failures += 1,
         }
-        let spare = peer.connections.len() > 1;
-        if peer.failures < MAX_FAILURES && !spare {
+        if way.failures < MAX_FAILURES && !spare {
             return;
         }
-        tracing::debug!(peer = %peer_id, %connection, failures = peer.failures, "closing a connection that fails");
+        tracing::debug!(peer = %peer_id, ?over, %connection, failures = way.failures, "closing a connection that fails");
         self.actions.push_back(ToSwarm::CloseConnection {
             peer_id,
             connection: CloseConnection::One(connection),
         });
-        let path = peer.path(connection);
-        peer.connections.retain(|(known, _)| *known != connection);
-        peer.closing.push((connection, path));
-        peer.measured = None;
+        way.connections.retain(|known| *known != connection);
+        way.closing.push(connection);
+        way.measured = None;
         self.measure(peer_id);
     }
 }
@@ -209,13 +262,17 @@ impl NetworkBehaviour for Behaviour {
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match event {
             FromSwarm::ConnectionEstablished(established) => {
-                let peer = self.peers.entry(established.peer_id).or_default();
-                let path = if is_relayed(established.endpoint) {
-                    Path::Relayed
+                let over = if is_relayed(established.endpoint) {
+                    Over::Circuit
+                } else if let Some(address) = Address::parse(established.endpoint.get_remote_address()) {
+                    Over::Direct(address.transport())
                 } else {
-                    Path::Direct
+                    // What came some other way is answered, and not measured.
+                    return;
                 };
-                peer.connections.push((established.connection_id, path));
+                let peer = self.peers.entry(established.peer_id).or_default();
+                let way = peer.ways.entry(over).or_default();
+                way.connections.push(established.connection_id);
                 self.measure(established.peer_id);
             }
             FromSwarm::ConnectionClosed(closed) => self.closed(closed.peer_id, closed.connection_id),
@@ -229,13 +286,14 @@ impl NetworkBehaviour for Behaviour {
         connection: ConnectionId,
         outcome: THandlerOutEvent<Self>,
     ) {
-        let path = self
-            .peers
-            .get(&peer)
-            .map_or(Path::Direct, |peer| peer.path(connection));
+        // It is told before the connection's end is, so that what it goes over is known.
+        let known = self.peers.get(&peer);
+        let Some(over) = known.and_then(|known| known.over(connection)) else {
+            return;
+        };
         self.actions
-            .push_back(ToSwarm::GenerateEvent(Event { peer, path, outcome }));
-        self.judge(peer, connection, &outcome);
+            .push_back(ToSwarm::GenerateEvent(Event { peer, over, outcome }));
+        self.judge(peer, over, connection, &outcome);
     }
 
     fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {

@@ -31,7 +31,10 @@ const MAX_RESPONDERS: usize = 2;
 #[derive(Clone, Copy, Debug)]
 pub enum Command {
     /// Probe from now on.
-    Start,
+    Start {
+        /// When the first probe is to leave.
+        first: Instant,
+    },
     /// Send no more probes: another connection is better. Those on the way are awaited.
     Stop,
 }
@@ -317,10 +320,10 @@ impl ConnectionHandler for Handler {
 
     fn on_behaviour_event(&mut self, command: Command) {
         match command {
-            Command::Start if self.pace.is_none() => {
-                self.pace = Some(Pace::new(Instant::now(), self.config.interval));
+            Command::Start { first } if self.pace.is_none() => {
+                self.pace = Some(Pace::starting_at(first, self.config.interval));
             }
-            Command::Start => {}
+            Command::Start { .. } => {}
             Command::Stop => {
                 self.pace = None;
                 self.waiting = None;

@@ -12,7 +12,8 @@
 //!   the next probe is due. Answered, lost or failed is the first ping alone: the others follow an answer.
 //! * A probe that this host delayed says so, and what nobody listened for is no loss.
 //! * Every failure is told, the first one too, and each kind apart. A timeout is never a latency.
-//! * A peer is measured on one connection, also when there are two; when that one fails, the other takes over.
+//! * A peer is measured on one connection per transport, also when there are two; when that one fails, the other takes
+//!   over. A circuit is measured only while there is no direct connection.
 //! * Peers that don't answer are still answered, and every wait leaves a waker behind.
 //! * Probing starts when the event loop has accepted the peer as a member, never by itself.
 
@@ -24,11 +25,14 @@ mod responder;
 use std::time::{Duration, Instant};
 
 use libp2p::StreamProtocol;
+use peernet_api::transport::Transport;
 
 pub use self::{
     behaviour::{Behaviour, Event},
     handler::{Command, Handler},
 };
+
+use crate::pace;
 
 /// The protocol's name.
 pub const PROTOCOL: StreamProtocol = StreamProtocol::new("/ipfs/ping/1.0.0");
@@ -45,6 +49,26 @@ pub struct Config {
     pub timeout: Duration,
     /// Pings in one probe. 0 counts as 1.
     pub burst: usize,
+}
+
+/// What a probe goes over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Over {
+    /// A direct connection over this transport.
+    Direct(Transport),
+    /// A circuit through a relay: only while no direct connection stands.
+    Circuit,
+}
+
+impl Over {
+    /// How far into the interval its probes leave.
+    #[must_use]
+    pub fn phase(self, interval: Duration) -> Duration {
+        match self {
+            Self::Direct(transport) => pace::phase(transport, interval),
+            Self::Circuit => Duration::ZERO,
+        }
+    }
 }
 
 /// What became of a probe, and when that was known.

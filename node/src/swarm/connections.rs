@@ -13,7 +13,7 @@ use libp2p::{
         dial_opts::{DialOpts, PeerCondition},
     },
 };
-use peernet_api::report::StrangerReason;
+use peernet_api::{report::StrangerReason, transport::Transport};
 
 use super::{EventLoop, relaying::Circuit};
 use crate::{
@@ -106,6 +106,12 @@ impl EventLoop {
                 .filter(|connection| connection.peer == peer)
         };
         link.dialed = of_peer().filter_map(|connection| connection.dialed).collect();
+        link.transports = of_peer()
+            .filter(|connection| connection.circuit.is_none())
+            .filter_map(|connection| Some(connection.remote?.transport()))
+            .collect();
+        link.transports.sort_unstable();
+        link.transports.dedup();
         // A guest may share its address with an agent that is still to be dialed.
         let sources = of_peer().filter_map(|connection| connection.source);
         link.sources = sources.filter(|_| !self.guests.contains(&peer)).collect();
@@ -196,21 +202,37 @@ impl EventLoop {
     }
 
     pub(super) fn dial(&mut self, Dial { target, addresses }: Dial) {
-        let addresses = addresses.into_iter().map(Multiaddr::from);
-        let options = match target {
-            Target::Seed(address) => DialOpts::unknown_peer_id()
-                .address(address.into())
-                .allocate_new_port()
-                .build(),
-            Target::Peer(peer) => DialOpts::peer_id(peer)
-                .condition(if self.has_circuits_only(&peer) {
-                    PeerCondition::NotDialing
-                } else {
-                    PeerCondition::DisconnectedAndNotDialing
-                })
-                .addresses(addresses.collect())
-                .allocate_new_port()
-                .build(),
+        // QUIC tells connections apart by their ids: it has no use for a socket a dial.
+        let shares_port = addresses
+            .first()
+            .is_some_and(|address| address.transport() == Transport::Quic);
+        let mut addresses = addresses.into_iter().map(Multiaddr::from);
+        let options = if let Target::Peer(peer) | Target::Member(peer, _) = target {
+            let condition = match target {
+                Target::Member(..) => PeerCondition::Always,
+                _ if self.has_circuits_only(&peer) => PeerCondition::NotDialing,
+                _ => PeerCondition::DisconnectedAndNotDialing,
+            };
+            let options = DialOpts::peer_id(peer)
+                .condition(condition)
+                .addresses(addresses.collect());
+            if shares_port {
+                options
+            } else {
+                options.allocate_new_port()
+            }
+            .build()
+        } else {
+            let Some(address) = addresses.next() else {
+                return;
+            };
+            let options = DialOpts::unknown_peer_id().address(address);
+            if shares_port {
+                options
+            } else {
+                options.allocate_new_port()
+            }
+            .build()
         };
         let id = options.connection_id();
         self.dialing.insert(id, target);

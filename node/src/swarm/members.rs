@@ -22,7 +22,7 @@ impl EventLoop {
             return;
         };
         let seen_from = link.address();
-        let claimed: Vec<Address> = dialable(&info.listen_addrs, seen_from)
+        let claimed: Vec<Address> = dialable(&info.listen_addrs, seen_from, &self.config.transports)
             .filter(|address| !self.planner.is_own(address))
             .collect();
         let announced = membership::announced(&info.agent_version);
@@ -75,6 +75,7 @@ impl EventLoop {
             link: None,
             path: Path::Direct,
             relay: None,
+            transports: Vec::new(),
         };
         if self.members.insert(peer, member).is_some() {
             tracing::info!(name = said.name, %peer, "member restarted");

@@ -22,12 +22,10 @@ use libp2p::{
     core::transport::ListenerId,
     identify,
     identity::Keypair,
-    kad,
-    multiaddr::Protocol,
-    noise, relay as libp2p_relay,
+    kad, relay as libp2p_relay,
     swarm::{ConnectionId, SwarmEvent},
 };
-use peernet_api::report::Path;
+use peernet_api::{report::Path, transport::Transport};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{MissedTickBehavior, interval, timeout},
@@ -52,7 +50,8 @@ use crate::{
         planner::{Link, Planner, Source, Target},
     },
     ledger::Member,
-    ping, private, relay, stamp,
+    ping::{self, Over},
+    private, relay, stamp,
     strangers::Strangers,
     telemetry::{Counters, Event, State},
     transport,
@@ -72,9 +71,9 @@ const RESOLUTIONS: usize = 32;
 /// Why the event loop could not start, or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The key can't be used.
-    #[error("failed to prepare the encryption")]
-    Noise(#[from] noise::Error),
+    /// A transport can't be had.
+    #[error(transparent)]
+    Transport(#[from] transport::Error),
     /// The port can't be had.
     #[error("failed to listen on {address}: {reason}")]
     Listen {
@@ -93,8 +92,8 @@ pub enum Error {
 pub struct Ends {
     /// Takes what there is to report.
     pub events: mpsc::Sender<Event>,
-    /// Hears of the first address.
-    pub listening: oneshot::Sender<SocketAddr>,
+    /// Hears of one address of each transport, in the order of the configuration.
+    pub listening: oneshot::Sender<Vec<Address>>,
     /// What others want of the DHT.
     pub commands: mpsc::Receiver<Command>,
 }
@@ -104,8 +103,10 @@ pub struct EventLoop {
     swarm: Swarm<Behaviour>,
     config: Config,
     started: Instant,
-    listeners: HashSet<ListenerId>,
-    listening: Option<oneshot::Sender<SocketAddr>>,
+    listeners: HashMap<ListenerId, Transport>,
+    /// The first address that each transport listens at.
+    addresses: BTreeMap<Transport, Address>,
+    listening: Option<oneshot::Sender<Vec<Address>>>,
     connections: HashMap<ConnectionId, Connection>,
     links: HashMap<PeerId, Link>,
     members: BTreeMap<PeerId, Member>,
@@ -129,9 +130,8 @@ pub struct EventLoop {
 }
 
 impl EventLoop {
-    /// Builds the swarm and starts to listen. Needs a tokio runtime around it.
-    /// `stamp`: the thread that sends and reflects STAMP probes, and where it says which sessions are silent. `keys`: those
-    /// of the private network, if it is one.
+    /// Builds the swarm and starts to listen. Needs a tokio runtime around it. `stamp`: the thread that sends and reflects STAMP probes, and where it
+    /// says which sessions are silent. `keys`: those of the private network, if it is one.
     ///
     /// # Errors
     /// If no port can be had.
@@ -149,14 +149,14 @@ impl EventLoop {
             commands,
         } = ends;
         let own_id = key.public().to_peer_id();
-        let (transport, relay) = match &config.relay {
-            Some(settings) => {
-                let (circuits, client) = libp2p_relay::client::new(own_id);
-                let relay = relay::behaviour::Behaviour::new(settings, own_id, client);
-                (transport::build_with_relays(&key, keys, circuits)?, Some(relay))
-            }
-            None => (transport::build(&key, keys)?, None),
-        };
+        let circuits = config.relay.is_some().then(|| libp2p_relay::client::new(own_id));
+        let (circuits, client) = circuits.unzip();
+        let relay = config
+            .relay
+            .as_ref()
+            .zip(client)
+            .map(|(settings, client)| relay::behaviour::Behaviour::new(settings, own_id, client));
+        let transport = transport::build(&key, &config.transports, keys, circuits)?;
         let relaying = relay
             .is_some()
             .then(|| Relaying::new(own_id, config.peers_per_node));
@@ -169,7 +169,13 @@ impl EventLoop {
             libp2p::swarm::Config::with_tokio_executor(),
         );
         let listeners = listen(&mut swarm, &config)?;
-        let mut planner = Planner::new(own_id, config.peers_per_node);
+        let ports: Vec<(Transport, u16)> = config
+            .transports
+            .iter()
+            .map(|transport| (*transport, config.port(*transport)))
+            .filter(|(_, port)| *port != 0)
+            .collect();
+        let mut planner = Planner::new(own_id, config.peers_per_node).speaking(&config.transports, &ports);
         let (answers, resolutions) = mpsc::channel(RESOLUTIONS);
         let mut names = Vec::new();
         if let Some(name) = &config.seed_dns {
@@ -184,9 +190,9 @@ impl EventLoop {
             bootstrap.insert(known.peer);
             match &known.place {
                 Place::Address(address) => planner.discovered(known.peer, [*address], Source::Bootstrap),
-                Place::Name(name, port) => {
+                Place::Name(transport, name, port) => {
                     planner.discovered(known.peer, [], Source::Bootstrap);
-                    let purpose = Purpose::Bootstrap(known.peer, *port);
+                    let purpose = Purpose::Bootstrap(known.peer, *transport, *port);
                     names.push(Name {
                         name: name.clone(),
                         purpose,
@@ -203,6 +209,7 @@ impl EventLoop {
             swarm,
             started,
             listeners,
+            addresses: BTreeMap::new(),
             listening: Some(listening),
             connections: HashMap::new(),
             links: HashMap::new(),
@@ -253,7 +260,7 @@ impl EventLoop {
     async fn shut_down(&mut self) {
         tracing::info!(connections = self.connections.len(), "stopping");
         self.hand_over().await;
-        for listener in std::mem::take(&mut self.listeners) {
+        for (listener, _) in std::mem::take(&mut self.listeners) {
             self.swarm.remove_listener(listener);
         }
         for peer in self.links.keys() {
@@ -311,8 +318,9 @@ impl EventLoop {
                 if let Some(relaying) = &mut self.relaying {
                     relaying.on_listener_closed(&listener_id, reason.as_ref().err());
                 }
-                self.listeners.remove(&listener_id);
-                if self.listeners.is_empty() {
+                let transport = self.listeners.remove(&listener_id);
+                let rest = self.listeners.values().copied().map(Some);
+                if transport.is_some() && !rest.into_iter().any(|other| other == transport) {
                     let reason = reason
                         .err()
                         .map_or_else(|| "closed".to_owned(), |error| error.to_string());
@@ -329,20 +337,21 @@ impl EventLoop {
 
     fn on_behaviour_event(&mut self, event: BehaviourEvent) {
         match event {
-            BehaviourEvent::Ping(ping::Event { peer, path, outcome }) => {
+            BehaviourEvent::Ping(ping::Event { peer, over, outcome }) => {
                 match outcome.news {
                     ping::News::Cold {
                         result: Err(failure), ..
-                    } => tracing::debug!(%peer, %failure, "probe lost"),
-                    news => tracing::trace!(%peer, ?news, "probe"),
+                    } => tracing::debug!(%peer, ?over, %failure, "probe lost"),
+                    news => tracing::trace!(%peer, ?over, ?news, "probe"),
                 }
                 self.tell_ping(peer, outcome.news);
                 let started = self.started;
                 let moment = |instant: Instant| instant.saturating_duration_since(started);
-                self.keep_apart(peer, moment(outcome.sent));
+                let phase = over.phase(self.config.probe.interval);
+                self.keep_apart(peer, moment(outcome.sent).saturating_sub(phase));
                 self.tell(Event::Probe {
                     peer,
-                    path,
+                    over,
                     news: outcome.news,
                     sent: moment(outcome.sent),
                     at: moment(outcome.at),
@@ -363,8 +372,11 @@ impl EventLoop {
                 let now = Instant::now();
                 for (peer, address) in &found {
                     if !self.swarm.behaviour().admission.is_stranger(peer, now) {
-                        self.planner
-                            .discovered(*peer, dialable([address], None), Source::Mdns);
+                        self.planner.discovered(
+                            *peer,
+                            dialable([address], None, &self.config.transports),
+                            Source::Mdns,
+                        );
                     }
                 }
             }
@@ -400,8 +412,9 @@ impl EventLoop {
         for found in found {
             if !self.swarm.behaviour().admission.is_stranger(&found.peer_id, now) {
                 let local = self.config.listen.filter(IpAddr::is_loopback);
+                let addresses = dialable(&found.addrs, local, &self.config.transports);
                 self.planner
-                    .discovered(found.peer_id, dialable(&found.addrs, local), Source::Kademlia);
+                    .discovered(found.peer_id, addresses, Source::Kademlia);
             }
         }
     }
@@ -420,9 +433,14 @@ impl EventLoop {
             }
             self.announce(address.into());
         }
-        if let Some(listening) = self.listening.take() {
+        self.addresses.entry(address.transport()).or_insert(address);
+        let first_of = |transport| self.addresses.get(transport).copied();
+        let all: Option<Vec<Address>> = self.config.transports.iter().map(first_of).collect();
+        if let Some(all) = all
+            && let Some(listening) = self.listening.take()
+        {
             // Nobody may be waiting any more.
-            let _ = listening.send(address.socket());
+            let _ = listening.send(all);
         }
         self.tell_state(Instant::now());
     }
@@ -460,12 +478,15 @@ impl EventLoop {
     fn tell_state(&mut self, now: Instant) {
         let ping = &self.swarm.behaviour().ping;
         let members = self.members.values().map(|member| {
-            let measured = ping.measured(&member.peer);
-            let measured = measured.and_then(|id| self.connections.get(&id));
-            let circuit = measured.and_then(|connection| connection.circuit);
+            let direct = ping.measured(&member.peer, Over::Direct(self.config.first_transport()));
+            let best = ping.best(&member.peer);
+            let best = best.and_then(|id| self.connections.get(&id));
+            let circuit = best.and_then(|connection| connection.circuit);
             let relay = circuit.and_then(|circuit| self.members.get(&circuit.relay?));
+            let link = self.links.get(&member.peer);
             Member {
-                link: measured.and_then(|connection| Some(connection.remote?.socket())),
+                transports: link.map(|link| link.transports.clone()).unwrap_or_default(),
+                link: direct.and_then(|id| Some(self.connections.get(&id)?.remote?.socket())),
                 path: circuit.map_or(Path::Direct, |_| Path::Relayed),
                 relay: relay.map(|relay| relay.name.clone()),
                 ..member.clone()
@@ -506,31 +527,35 @@ pub async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// Listens on the configured address, or on all of both families. One of them is enough: a host may have only one.
-fn listen(swarm: &mut Swarm<Behaviour>, config: &Config) -> Result<HashSet<ListenerId>, Error> {
+/// Listens over each transport on the configured address, or on all of both families. One of them is enough for a
+/// transport: a host may have only one.
+fn listen(swarm: &mut Swarm<Behaviour>, config: &Config) -> Result<HashMap<ListenerId, Transport>, Error> {
     let all = [
         IpAddr::from(Ipv4Addr::UNSPECIFIED),
         IpAddr::from(Ipv6Addr::UNSPECIFIED),
     ];
     let wanted: Vec<IpAddr> = config.listen.map_or_else(|| all.to_vec(), |ip| vec![ip]);
-    let mut listeners = HashSet::new();
-    let mut failed = None;
-    for ip in wanted {
-        let address = Multiaddr::from(ip).with(Protocol::Tcp(config.p2p_port));
-        match swarm.listen_on(address.clone()) {
-            Ok(listener) => {
-                listeners.insert(listener);
-            }
-            Err(error) => {
-                failed = Some(Error::Listen {
-                    address,
-                    reason: error.to_string(),
-                })
+    let mut listeners = HashMap::new();
+    for transport in &config.transports {
+        let mut failed = None;
+        let mut listens = false;
+        for ip in &wanted {
+            let socket = SocketAddr::new(*ip, config.port(*transport));
+            let address = Multiaddr::from(Address::new(*transport, socket));
+            match swarm.listen_on(address.clone()) {
+                Ok(listener) => {
+                    listeners.insert(listener, *transport);
+                    listens = true;
+                }
+                Err(error) => {
+                    let reason = error.to_string();
+                    failed = Some(Error::Listen { address, reason });
+                }
             }
         }
+        if let Some(failed) = failed.filter(|_| !listens) {
+            return Err(failed);
+        }
     }
-    match failed {
-        Some(error) if listeners.is_empty() => Err(error),
-        _ => Ok(listeners),
-    }
+    Ok(listeners)
 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use libp2p::PeerId;
+use peernet_api::transport::Transport;
 
 use super::EventLoop;
 use crate::discovery::{Address, dns::Resolution, planner};
@@ -16,7 +17,7 @@ pub(super) struct Name {
 
 pub(super) enum Purpose {
     Seeds,
-    Bootstrap(PeerId, u16),
+    Bootstrap(PeerId, Transport, u16),
 }
 
 impl EventLoop {
@@ -39,11 +40,12 @@ impl EventLoop {
         }
         match name.purpose {
             Purpose::Seeds => {
-                let port = self.config.p2p_port;
+                let transport = self.config.first_transport();
+                let port = self.config.port(transport);
                 let seeds: Vec<Address> = found
                     .into_iter()
                     .take(planner::MAX_SEEDS)
-                    .map(|ip| Address::tcp(SocketAddr::new(ip, port)))
+                    .map(|ip| Address::new(transport, SocketAddr::new(ip, port)))
                     .collect();
                 if seeds != self.seeds {
                     tracing::info!(
@@ -56,12 +58,12 @@ impl EventLoop {
                     self.seeds = seeds;
                 }
             }
-            Purpose::Bootstrap(peer, port) => {
+            Purpose::Bootstrap(peer, transport, port) => {
                 self.planner.resolved(
                     peer,
                     found
                         .into_iter()
-                        .map(|ip| Address::tcp(SocketAddr::new(ip, port)))
+                        .map(|ip| Address::new(transport, SocketAddr::new(ip, port)))
                         .collect(),
                 );
             }

@@ -242,13 +242,13 @@ impl EventLoop {
     /// AutoNAT's connections have served: they only showed that they could be had.
     fn close_trials(&mut self, client: &PeerId) {
         let now = Instant::now();
-        let measured = self.swarm.behaviour().ping.measured(client);
+        let ping = &self.swarm.behaviour().ping;
         let is_trial = |id: &ConnectionId, known: &super::Connection| {
             known.peer == *client
                 && known.target.is_none()
                 && known.dialed.is_some()
-                && measured.is_some()
-                && measured != Some(*id)
+                && ping.best(client).is_some()
+                && !ping.is_measured(client, *id)
                 && now.saturating_duration_since(known.since) < TRIAL
         };
         let trials: Vec<ConnectionId> = self
@@ -348,7 +348,7 @@ impl EventLoop {
             let Some(circuit) = &mut connection.circuit else {
                 continue;
             };
-            let better = ping.measured(&connection.peer).filter(|measured| measured != id);
+            let better = ping.best(&connection.peer).filter(|best| best != id);
             let Some(better) = better else {
                 circuit.superseded = None;
                 continue;

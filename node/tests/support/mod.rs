@@ -16,6 +16,7 @@ use peernet_api::{
     envelope,
     identity::NetworkSecret,
     report::{PATH, PeerReport, Report, StampClock},
+    transport::Transport,
 };
 use peernet_node::{
     agent::Agent,
@@ -43,7 +44,9 @@ pub(crate) fn config(secret_byte: u8, name: &str, seeds: &[SocketAddr]) -> Confi
         name: name.to_owned(),
         secret: secret(secret_byte),
         listen: Some([127, 0, 0, 1].into()),
+        transports: vec![Transport::Tcp],
         p2p_port: 0,
+        websocket_port: 0,
         http: Some(([127, 0, 0, 1], 0).into()),
         http_port: 0,
         api_port: 0,

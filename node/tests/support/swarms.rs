@@ -8,23 +8,33 @@ use libp2p::{
     identity::Keypair,
     swarm::{NetworkBehaviour, SwarmEvent},
 };
-use peernet_node::transport;
+use peernet_api::transport::Transport;
+use peernet_node::{discovery::Address, transport};
 
 pub(crate) fn swarm<B: NetworkBehaviour>(behaviour: impl FnOnce(&Keypair) -> B) -> Swarm<B> {
     let key = Keypair::generate_ed25519();
     let config =
         libp2p::swarm::Config::with_tokio_executor().with_idle_connection_timeout(Duration::from_secs(3600));
     Swarm::new(
-        transport::build(&key, None).unwrap(),
+        transport::build(&key, &Transport::ALL, None, None).unwrap(),
         behaviour(&key),
         key.public().to_peer_id(),
         config,
     )
 }
 
-/// Listens, and says where.
+/// Listens on TCP, and says where.
 pub(crate) async fn listen<B: NetworkBehaviour>(swarm: &mut Swarm<B>) -> Multiaddr {
-    swarm.listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap()).unwrap();
+    listen_over(swarm, Transport::Tcp).await
+}
+
+/// Listens over a transport, and says where.
+pub(crate) async fn listen_over<B: NetworkBehaviour>(
+    swarm: &mut Swarm<B>,
+    transport: Transport,
+) -> Multiaddr {
+    let address = Address::new(transport, ([127, 0, 0, 1], 0).into());
+    swarm.listen_on(address.into()).unwrap();
     loop {
         if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
             return address;

@@ -2,6 +2,7 @@
 //!
 //! * [`rows`]: which rows of which reports count, and how old they are.
 //! * [`latency`] and [`loss`]: what is added up, and the numbers that follow from it.
+//! * [`transports`]: the same links over each transport.
 //! * [`pairs`]: the worst links, and the pairs of zones.
 //! * [`paths`]: which pairs are connected directly, and which through relays.
 //! * [`services`]: how many providers of each service are found.
@@ -16,6 +17,7 @@ mod pairs;
 mod paths;
 mod rows;
 mod services;
+mod transports;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -27,6 +29,7 @@ pub use self::{
     pairs::Pair,
     paths::{Federated, Paths, RelayedPair},
     rows::ProbeSettings,
+    transports::TransportNumbers,
 };
 use self::{
     latency::{Pool, Totals},
@@ -34,6 +37,7 @@ use self::{
     pairs::{WorstLinks, Zones},
     paths::{Ways, is_foreign, own_peers},
     rows::{Row, Views},
+    transports::Transports,
 };
 use crate::{
     clock::Moment,
@@ -55,8 +59,10 @@ pub struct Measurements {
     pub fewest_connected: Option<usize>,
     /// Guests of all members whose report says how many it has.
     pub guests: Option<u64>,
-    /// All links together.
+    /// All links together, over the first transport.
     pub numbers: Numbers,
+    /// All links together, over each transport.
+    pub transports: Vec<TransportNumbers>,
     /// How late the members' event loops were served.
     pub loop_lag: Option<Spread>,
     /// What waited in any of the hosts, own probes and others'.
@@ -85,6 +91,14 @@ impl Measurements {
         let network = self.numbers.network.as_ref().map(|network| network.newest);
         let relayed = self.paths.rtt.as_ref().map(|relayed| relayed.newest);
         youngest(youngest(rtt, network), relayed)
+    }
+
+    /// Whether a round trip was measured of late, over any transport or through a relay.
+    #[must_use]
+    pub fn has_round_trips(&self) -> bool {
+        self.numbers.rtt.is_some()
+            || self.paths.rtt.is_some()
+            || self.transports.iter().any(|over| over.rtt.is_some())
     }
 }
 
@@ -121,6 +135,7 @@ pub fn measure(roster: &Roster, pulled: &[Pulled], probe: ProbeSettings, now: Mo
     let mut zones = Zones::default();
     let mut ways = Ways::default();
     let own_peers = own_peers(roster);
+    let mut transports = Transports::default();
     for (at, (member, pulled_of_member)) in roster.members.iter().zip(pulled).enumerate() {
         let Ok(answer) = pulled_of_member else {
             measurements.members.push(None);
@@ -144,7 +159,12 @@ pub fn measure(roster: &Roster, pulled: &[Pulled], probe: ProbeSettings, now: Mo
             } else if every_link_should_stand {
                 measurements.miss(member, peer);
             }
-            let Some(view) = view else { continue };
+            let Some(view) = view else {
+                if every_link_should_stand {
+                    transports.miss(&answer.report);
+                }
+                continue;
+            };
             let row = Row::judge(view, answer, pulled_of_peer.as_ref().ok(), probe, now);
             if let Some((stamp, age)) = row.stamp_samples() {
                 newest_own = youngest(newest_own, Some(age));
@@ -153,6 +173,7 @@ pub fn measure(roster: &Roster, pulled: &[Pulled], probe: ProbeSettings, now: Mo
                 }
             }
             ways.add((at, member), (peer_at, peer), &row);
+            transports.add(&row, every_link_should_stand);
             by_zone.entry(zone(peer)).or_default().add(&row);
             worst_links.offer(member, peer, row);
         }
@@ -201,6 +222,7 @@ pub fn measure(roster: &Roster, pulled: &[Pulled], probe: ProbeSettings, now: Mo
     (measurements.zones, measurements.zones_omitted) = zones.worst_first();
     measurements.numbers = all.numbers();
     measurements.paths = ways.paths();
+    measurements.transports = transports.numbers();
     measurements
 }
 

@@ -2,7 +2,10 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use peernet_api::report::{NetworkReport, PeerReport, RelayedReport, Report};
+use peernet_api::{
+    report::{NetworkReport, PeerReport, RelayedReport, Report, TransportReport},
+    transport::Transport,
+};
 
 use crate::{clock::Moment, pull::Answer, roster::Member};
 
@@ -63,6 +66,17 @@ pub(super) struct Row<'a> {
     /// The same two of probes through relays.
     relayed_sample: Option<Duration>,
     relayed_probe: Option<Duration>,
+    /// What it says of further transports.
+    pub(super) further: Vec<Further<'a>>,
+}
+
+/// One member's view of another over a further transport.
+pub(super) struct Further<'a> {
+    pub(super) view: &'a TransportReport,
+    /// Age of the newest round trip, if it is fresh.
+    pub(super) sample: Option<Duration>,
+    /// Age of the newest probe that came to an end, if it is fresh.
+    pub(super) probe: Option<Duration>,
 }
 
 impl<'a> Row<'a> {
@@ -93,6 +107,16 @@ impl<'a> Row<'a> {
             stamp_probe: fresh(stamp.and_then(|stamp| stamp.newest_probe_age_millis)),
             relayed_sample: fresh(relayed.and_then(|relayed| relayed.newest_sample_age_millis)),
             relayed_probe: fresh(relayed.and_then(|relayed| relayed.newest_probe_age_millis)),
+            further: view
+                .transports
+                .iter()
+                .take(Transport::ALL.len())
+                .map(|view| Further {
+                    view,
+                    sample: fresh(view.newest_sample_age_millis),
+                    probe: fresh(view.newest_probe_age_millis),
+                })
+                .collect(),
         }
     }
 

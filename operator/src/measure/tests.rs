@@ -1,7 +1,8 @@
 use peernet_api::{
     histogram::Histogram,
     identity::NetworkSecret,
-    report::{HostReport, NetworkReport, PeerReport, StampClock},
+    report::{HostReport, NetworkReport, PeerReport, StampClock, TransportReport},
+    transport::Transport,
     v1alpha1::{Clock, LateEnd, MAX_WORST_LINKS, MAX_ZONE_PAIRS, ReportOutcome, Workload},
 };
 use proptest::prelude::*;
@@ -137,6 +138,95 @@ fn guests_are_those_of_all_who_say_how_many_they_have() {
     let silent = || Err(ReportOutcome::TimedOut);
     assert_eq!(guests(&[with(0, Some(3)), silent(), silent()]), Some(3));
     assert_eq!(guests(&[silent(), silent(), silent()]), None);
+}
+
+#[test]
+fn each_transport_is_merged_by_itself_and_counts_what_it_does_not_connect() {
+    let roster = members(3);
+    let over_quic = |roster: &Roster, peer: usize, connected: bool, rtts: &[u64]| PeerReport {
+        transports: vec![TransportReport {
+            transport: Transport::Quic,
+            connected,
+            answered: rtts.len() as u64,
+            timed_out: 1,
+            newest_sample_age_millis: (!rtts.is_empty()).then_some(400),
+            newest_probe_age_millis: Some(300),
+            rtt: histogram(rtts),
+            ..TransportReport::default()
+        }],
+        ..view(roster, peer, &[100, 100, 100])
+    };
+    let from_both = |member: usize, peers: Vec<PeerReport>| {
+        Ok(answer(Report {
+            // Whoever says it twice has it once.
+            transports: vec![Transport::Tcp, Transport::Quic, Transport::Tcp, Transport::Quic],
+            ..from(&roster, member, peers).unwrap().report
+        }))
+    };
+    let pulled = [
+        from_both(
+            0,
+            vec![
+                over_quic(&roster, 1, true, &[300, 300, 300]),
+                PeerReport {
+                    first_connected: Some(false),
+                    ..over_quic(&roster, 2, true, &[500])
+                },
+            ],
+        ),
+        // It knows nothing of the third.
+        from_both(1, vec![over_quic(&roster, 0, false, &[])]),
+        // An agent that speaks TCP alone.
+        from(
+            &roster,
+            2,
+            vec![view(&roster, 0, &[100]), view(&roster, 1, &[100])],
+        ),
+    ];
+    let got = measure(&roster, &pulled, PROBE, NOW);
+    let [tcp, quic] = got.transports.as_slice() else {
+        panic!("{:?}", got.transports);
+    };
+    assert_eq!(
+        (tcp.transport, tcp.expected, tcp.connected),
+        (Transport::Tcp, 6, 4)
+    );
+    assert_eq!(
+        (quic.transport, quic.expected, quic.connected),
+        (Transport::Quic, 4, 2)
+    );
+    assert_eq!(tcp.rtt, got.numbers.rtt, "the first one's are the network's");
+    let rtt = quic.rtt.clone().unwrap();
+    assert_eq!(rtt.samples, 4);
+    assert!(
+        (297..=303).contains(&rtt.p50_micros) && (495..=505).contains(&rtt.max_micros),
+        "{rtt:?}"
+    );
+    assert_eq!((quic.probes, quic.loss_ppm), (7, Some(428_571)));
+    assert!(quic.warm.is_none() && got.has_round_trips());
+
+    let old = PeerReport {
+        newest_sample_age_millis: None,
+        newest_probe_age_millis: None,
+        ..over_quic(&roster, 1, true, &[300])
+    };
+    let mut pulled = [
+        from_both(0, vec![old]),
+        Err(ReportOutcome::TimedOut),
+        Err(ReportOutcome::TimedOut),
+    ];
+    if let Ok(answer) = &mut pulled[0] {
+        answer.report.peers[0].transports[0].newest_sample_age_millis = Some(60_000);
+        answer.report.peers[0].transports[0].newest_probe_age_millis = Some(60_000);
+    }
+    let got = measure(&roster, &pulled, PROBE, NOW);
+    assert!(
+        got.transports
+            .iter()
+            .all(|over| over.rtt.is_none() && over.loss_ppm.is_none()),
+        "what is old is not known: {:?}",
+        got.transports
+    );
 }
 
 #[test]

@@ -171,6 +171,7 @@ impl Collector for Numbers {
                 ConstGauge::new(guests).encode(family.encode_family(&labels)?)?;
             }
         }
+        encode_transports(&mut encoder, &networks().collect::<Vec<_>>())?;
         let help = "Age of the newest sample behind these numbers, by network";
         let mut family =
             encoder.encode_descriptor("newest_sample_age_seconds", help, None, MetricType::Gauge)?;
@@ -183,6 +184,55 @@ impl Collector for Numbers {
         }
         Ok(())
     }
+}
+
+/// The same links over each transport. There are no more transports than three.
+fn encode_transports(
+    encoder: &mut DescriptorEncoder<'_>,
+    networks: &[(&String, &Noted)],
+) -> Result<(), fmt::Error> {
+    let all = || {
+        networks.iter().flat_map(|(network, noted)| {
+            let transports = noted.measured.transports.iter();
+            transports.map(|over| (network.as_str(), over.transport.name(), over))
+        })
+    };
+    let help = "Cold round-trip times of libp2p ping, by network, transport and quantile";
+    let mut family = encoder.encode_descriptor("transport_rtt_seconds", help, None, MetricType::Gauge)?;
+    for (network, transport, over) in all() {
+        let Some(spread) = &over.rtt else { continue };
+        for (quantile, micros) in [
+            ("0.5", spread.p50_micros),
+            ("0.9", spread.p90_micros),
+            ("0.99", spread.p99_micros),
+            ("1", spread.max_micros),
+        ] {
+            let labels = [
+                ("network", network),
+                ("transport", transport),
+                ("quantile", quantile),
+            ];
+            ConstGauge::new(micros as f64 / 1e6).encode(family.encode_family(&labels)?)?;
+        }
+    }
+    let help = "Share of the libp2p probes that got no answer in time, by network and transport";
+    let mut family = encoder.encode_descriptor("transport_loss_ratio", help, None, MetricType::Gauge)?;
+    for (network, transport, over) in all() {
+        if let Some(ppm) = over.loss_ppm {
+            let labels = [("network", network), ("transport", transport)];
+            ConstGauge::new(f64::from(ppm) / 1e6).encode(family.encode_family(&labels)?)?;
+        }
+    }
+    let help = "Links from node to node by network and transport: those that should stand, and those that do";
+    let mut family = encoder.encode_descriptor("transport_links", help, None, MetricType::Gauge)?;
+    for (network, transport, over) in all() {
+        for (state, links) in [("expected", over.expected), ("connected", over.connected)] {
+            let labels = [("network", network), ("transport", transport), ("state", state)];
+            let links = i64::try_from(links).unwrap_or(i64::MAX);
+            ConstGauge::new(links).encode(family.encode_family(&labels)?)?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -13,7 +13,8 @@ use k8s_openapi::{
 };
 use peernet_api::{
     identity::SECRET_KEY,
-    report::{API_PORT, HTTP_PORT, P2P_PORT, STAMP_PORT},
+    report::{API_PORT, HTTP_PORT, P2P_PORT, STAMP_PORT, WEBSOCKET_PORT},
+    transport::Transport,
     v1alpha1::{Guests, PodTemplate, Resources},
 };
 
@@ -168,6 +169,15 @@ fn volumes(network: &Network) -> Vec<Volume> {
         .collect()
 }
 
+/// What the agents speak libp2p on.
+pub(super) fn p2p_ports(network: &Network) -> impl Iterator<Item = (&'static str, u16, &'static str)> {
+    network.spec.transports.iter().map(|transport| match transport {
+        Transport::Tcp => ("p2p", P2P_PORT, "TCP"),
+        Transport::Quic => ("quic", P2P_PORT, "UDP"),
+        Transport::WebSocket => ("websocket", WEBSOCKET_PORT, "TCP"),
+    })
+}
+
 /// What the agents listen on. With `hostNetwork` the scheduler keeps these ports of a node for one pod.
 fn ports(network: &Network) -> impl Iterator<Item = (&'static str, u16, &'static str)> {
     let stamp = network
@@ -176,13 +186,9 @@ fn ports(network: &Network) -> impl Iterator<Item = (&'static str, u16, &'static
         .stamp
         .enabled
         .then_some(("stamp", STAMP_PORT, "UDP"));
-    [
-        ("p2p", P2P_PORT, "TCP"),
-        ("http", HTTP_PORT, "TCP"),
-        ("api", API_PORT, "TCP"),
-    ]
-    .into_iter()
-    .chain(stamp)
+    p2p_ports(network)
+        .chain([("http", HTTP_PORT, "TCP"), ("api", API_PORT, "TCP")])
+        .chain(stamp)
 }
 
 fn environment(network: &Network) -> Vec<EnvVar> {
@@ -213,7 +219,16 @@ fn environment(network: &Network) -> Vec<EnvVar> {
         field("PEERNET_NAME", name_field),
         field("PEERNET_POD_IP", "status.podIP"),
         value("PEERNET_SECRET_FILE", format!("{SECRET_DIR}/{SECRET_KEY}")),
+        value(
+            "PEERNET_TRANSPORTS",
+            spec.transports
+                .iter()
+                .map(|transport| transport.name())
+                .collect::<Vec<_>>()
+                .join(","),
+        ),
         value("PEERNET_P2P_PORT", P2P_PORT.to_string()),
+        value("PEERNET_WEBSOCKET_PORT", WEBSOCKET_PORT.to_string()),
         value("PEERNET_HTTP_PORT", HTTP_PORT.to_string()),
         value("PEERNET_API_PORT", API_PORT.to_string()),
         value("PEERNET_API_OPEN", spec.api.open.to_string()),

@@ -4,17 +4,17 @@ use k8s_openapi::{
     api::core::v1::{Service, ServicePort, ServiceSpec},
     apimachinery::pkg::util::intstr::IntOrString,
 };
-use peernet_api::report::{HTTP_PORT, P2P_PORT};
+use peernet_api::report::HTTP_PORT;
 
-use super::{metadata, selector_labels};
+use super::{metadata, pod::p2p_ports, selector_labels};
 use crate::network::Network;
 
 pub(super) fn headless(network: &Network) -> Service {
     let identity = &network.identity;
-    let port = |name: &str, port: u16| ServicePort {
+    let port = |(name, port, protocol): (&str, u16, &str)| ServicePort {
         name: Some(name.to_owned()),
         port: i32::from(port),
-        protocol: Some("TCP".to_owned()),
+        protocol: Some(protocol.to_owned()),
         target_port: Some(IntOrString::String(name.to_owned())),
         ..ServicePort::default()
     };
@@ -25,7 +25,12 @@ pub(super) fn headless(network: &Network) -> Service {
             // An agent is ready once it is up, but it must be found before: the mesh forms from agents that are starting.
             publish_not_ready_addresses: Some(true),
             selector: Some(selector_labels(identity)),
-            ports: Some(vec![port("p2p", P2P_PORT), port("http", HTTP_PORT)]),
+            ports: Some(
+                p2p_ports(network)
+                    .chain([("http", HTTP_PORT, "TCP")])
+                    .map(port)
+                    .collect(),
+            ),
             ..ServiceSpec::default()
         }),
         status: None,

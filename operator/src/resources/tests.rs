@@ -119,6 +119,35 @@ fn ports_are_named_so_that_the_scheduler_knows_what_a_node_has_left() {
 }
 
 #[test]
+fn each_transport_has_its_port_and_is_told_to_the_agents() {
+    let spec = json!({"transports": ["QUIC", "WebSocket"], "probe": {"stamp": {"enabled": false}}});
+    let container = pod(spec).containers.remove(0);
+    let ports: Vec<_> = container
+        .ports
+        .unwrap()
+        .into_iter()
+        .map(|port| (port.name.unwrap(), port.container_port, port.protocol.unwrap()))
+        .collect();
+    let expected = [
+        ("quic", 4001, "UDP"),
+        ("websocket", 4002, "TCP"),
+        ("http", 8080, "TCP"),
+        ("api", 8081, "TCP"),
+    ];
+    assert_eq!(
+        ports,
+        expected.map(|(name, port, protocol)| (name.to_owned(), port, protocol.to_owned()))
+    );
+    let environment = container.env.unwrap();
+    let value = |name: &str| {
+        let found = environment.iter().find(|variable| variable.name == name);
+        found.and_then(|variable| variable.value.clone())
+    };
+    assert_eq!(value("PEERNET_TRANSPORTS").as_deref(), Some("QUIC,WebSocket"));
+    assert_eq!(value("PEERNET_WEBSOCKET_PORT").as_deref(), Some("4002"));
+}
+
+#[test]
 fn identities_follow_the_pod_in_a_stateful_set_and_the_node_in_a_daemon_set() {
     assert_eq!(env(&pod(json!({})), "PEERNET_NAME").unwrap(), "metadata.name");
     assert_eq!(

@@ -12,13 +12,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use peernet_api::v1alpha1::{
     Distribution, FederatedStatus, Link, LossStatus, MAX_NODE_ROWS, NetworkDistribution, NodeStatus,
     PathsStatus, PeerNetworkStatus, PeersStatus, PrivateNetworkStatus, RelayedPair, ReportOutcome,
-    ServiceStatus, Stranger, StrangersStatus, ZonePair, conditions::READY,
+    ServiceStatus, Stranger, StrangersStatus, TransportStatus, ZonePair, conditions::READY,
 };
 
 pub use self::news::says_something_new;
 use crate::{
     conditions::{self, Facts},
-    measure::{Loss, MemberMeasurements, Numbers, Pair, Paths, Spread},
+    measure::{Loss, MemberMeasurements, Numbers, Pair, Paths, Spread, TransportNumbers},
     pull::Pulled,
     roster::Member,
     strangers::Strangers,
@@ -100,6 +100,11 @@ pub fn compose(input: &Input<'_>) -> PeerNetworkStatus {
         hosts: numbers.hosts.as_ref().map(|hosts| labels.distribution(hosts)),
         loss_ppm: numbers.loss.ppm,
         loss: labels.loss(&numbers.loss),
+        transports: measured
+            .transports
+            .iter()
+            .map(|over| labels.transport(over))
+            .collect(),
         worst_links: measured
             .worst_links
             .iter()
@@ -235,6 +240,21 @@ impl Labels {
             newest_udp_probe_time: loss.udp_newest.and_then(|age| self.ago(age)),
         };
         (status != LossStatus::default()).then_some(status)
+    }
+
+    fn transport(&self, over: &TransportNumbers) -> TransportStatus {
+        let rtt = over.rtt.as_ref();
+        TransportStatus {
+            transport: over.transport,
+            expected_links: count(over.expected),
+            connected_links: count(over.connected),
+            rtt_p50_micros: rtt.map(|rtt| rtt.p50_micros),
+            rtt_p99_micros: rtt.map(|rtt| rtt.p99_micros),
+            warm_p50_micros: over.warm.as_ref().map(|warm| warm.p50_micros),
+            samples: rtt.map_or(0, |rtt| large_count(rtt.samples)),
+            newest_sample_time: rtt.and_then(|rtt| self.ago(rtt.newest)),
+            loss_ppm: over.loss_ppm,
+        }
     }
 
     fn link(&self, pair: &Pair) -> Option<Link> {

@@ -59,6 +59,14 @@ fn without_numbers(status: &PeerNetworkStatus) -> PeerNetworkStatus {
     }
     status.loss_ppm = status.loss_ppm.map(|_| 0);
     status.loss = status.loss.map(known_losses);
+    for over in &mut status.transports {
+        over.rtt_p50_micros = over.rtt_p50_micros.map(|_| 0);
+        over.rtt_p99_micros = over.rtt_p99_micros.map(|_| 0);
+        over.warm_p50_micros = over.warm_p50_micros.map(|_| 0);
+        over.samples = 0;
+        over.newest_sample_time = over.newest_sample_time.take().map(no_time);
+        over.loss_ppm = over.loss_ppm.map(|_| 0);
+    }
     status.worst_links.clear();
     status.zones.clear();
     status.zones_omitted = None;

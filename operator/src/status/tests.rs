@@ -1,12 +1,13 @@
 use peernet_api::{
     identity::NetworkSecret,
+    transport::Transport,
     v1alpha1::{Clock, LateEnd, StrangerReason, Workload},
 };
 
 use super::{columns::display_loss, *};
 use crate::{
     decide::Stall,
-    measure::{Measurements, tests::in_zones},
+    measure::{Measurements, TransportNumbers, tests::in_zones},
     observe::ObservedPod,
     reports::tests::{answer, report},
     roster::{Roster, roster},
@@ -427,6 +428,52 @@ fn a_number_that_stands_on_user_space_stamps_says_so() {
         assert_eq!(breakdown, format!("network {shown}, hosts 1.25ms"));
         assert_eq!(columns.rtt_p99.as_deref(), Some("1.4ms"));
     }
+}
+
+#[test]
+fn a_blocked_transport_is_in_the_rows_and_messages_and_spoils_nothing() {
+    let over = |transport, connected, rtt| TransportNumbers {
+        transport,
+        expected: 6,
+        connected,
+        rtt,
+        loss_ppm: Some(0),
+        ..TransportNumbers::default()
+    };
+    let mut scene = Scene::well();
+    scene.measured.transports = vec![
+        over(Transport::Tcp, 6, Some(spread(212, 1_400))),
+        over(Transport::Quic, 6, Some(spread(300, 1_500))),
+    ];
+    let before = scene.status();
+    assert!(!scene.condition("Ready").2.contains("QUIC"));
+    scene.measured.transports[1] = over(Transport::Quic, 4, None);
+    for (type_, reason) in [("Ready", "AllNodesConnected"), ("Connected", "FullyConnected")] {
+        scene.assert_condition(type_, "True", reason, "; QUIC connects 4 of 6 links");
+    }
+    let after = scene.status();
+    assert!(says_something_new(&before, &after, Some(Duration::ZERO)));
+    let quic = &after.transports[1];
+    assert_eq!(
+        (quic.connected_links, quic.rtt_p50_micros, quic.samples),
+        (4, None, 0)
+    );
+    assert_eq!(after.transports[0].rtt_p99_micros, Some(1_400));
+
+    // The first one blocked: the nodes are connected, and their round trips are known from the other.
+    scene.measured.numbers = Numbers::default();
+    scene.measured.transports = vec![
+        over(Transport::Tcp, 0, None),
+        over(Transport::Quic, 6, Some(spread(300, 1_500))),
+    ];
+    scene.assert_condition(
+        "Ready",
+        "True",
+        "AllNodesConnected",
+        "; TCP connects 0 of 6 links",
+    );
+    scene.measured.transports[1].rtt = None;
+    scene.assert_condition("Ready", "Unknown", "AwaitingSamples", "");
 }
 
 #[test]

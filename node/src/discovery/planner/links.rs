@@ -6,6 +6,7 @@ use std::{
 };
 
 use libp2p::PeerId;
+use peernet_api::transport::Transport;
 
 use super::Target;
 use crate::discovery::Address;
@@ -15,6 +16,8 @@ use crate::discovery::Address;
 pub struct Link {
     /// Addresses at which we reached the peer ourselves.
     pub dialed: Vec<Address>,
+    /// The transports of its connections, whoever opened them.
+    pub transports: Vec<Transport>,
     /// Where its connections to us come from.
     pub sources: Vec<IpAddr>,
     /// Addresses that it says it listens on.
@@ -61,10 +64,16 @@ impl<'a> View<'a> {
         }
     }
 
-    pub(super) fn is_connected(&self, target: &Target) -> bool {
+    /// Whether a target, which is at these addresses, has a connection over any transport.
+    pub(super) fn is_connected(&self, target: &Target, addresses: &[Address]) -> bool {
         match target {
-            Target::Seed(address) => self.dialed.contains(address) || self.sources.contains(&address.ip()),
-            Target::Peer(peer) => self.links.get(peer).is_some_and(|link| !link.relayed),
+            Target::Seed(seed) => {
+                self.sources.contains(&seed.ip())
+                    || addresses.iter().any(|address| self.dialed.contains(address))
+            }
+            Target::Peer(peer) | Target::Member(peer, _) => {
+                self.links.get(peer).is_some_and(|link| !link.relayed)
+            }
         }
     }
 }

@@ -10,6 +10,8 @@ use crate::discovery::Address;
 
 const SEED_BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 const PEER_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+/// Where a transport is blocked, it stays so for long, and each dial takes as long as a handshake may.
+const FURTHER_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
 
 /// Lower comes first.
 pub(crate) type Weight = [u8; 32];
@@ -17,7 +19,7 @@ pub(crate) type Weight = [u8; 32];
 /// Rendezvous hash of the unordered pair of us and a target: both ends of a pair compute the same.
 pub(super) fn weight(own_id: PeerId, own_address: Option<Address>, target: &Target) -> Weight {
     match target {
-        Target::Peer(peer) => hash(&own_id.to_bytes(), &peer.to_bytes()),
+        Target::Peer(peer) | Target::Member(peer, _) => hash(&own_id.to_bytes(), &peer.to_bytes()),
         Target::Seed(address) => {
             let text = |address: Address| address.socket().to_string();
             hash(
@@ -44,6 +46,7 @@ pub(super) fn backoff(own_id: PeerId, target: Target, failures: u32) -> Duration
     let (first, last) = match target {
         Target::Seed(_) => SEED_BACKOFF,
         Target::Peer(_) => PEER_BACKOFF,
+        Target::Member(..) => FURTHER_BACKOFF,
     };
     let base = first.saturating_mul(1_u32 << failures.min(10)).min(last);
     let jitter = hash(&own_id.to_bytes(), format!("{target:?} {failures}").as_bytes());

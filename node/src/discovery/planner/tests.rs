@@ -31,7 +31,7 @@ fn seeds(dials: &[Dial]) -> Vec<Address> {
         .iter()
         .map(|dial| match dial.target {
             Target::Seed(address) => address,
-            Target::Peer(peer) => panic!("a dial to {peer}"),
+            Target::Peer(peer) | Target::Member(peer, _) => panic!("a dial to {peer}"),
         })
         .collect();
     seeds.sort();
@@ -122,6 +122,7 @@ fn an_address_that_a_member_claims_is_tried_late_since_it_may_be_a_lie() {
     let mut planner = planner(1, 64);
     planner.set_seeds([address(2)]);
     let link = Link {
+        transports: vec![Transport::Tcp],
         claimed: vec![address(2)],
         member: true,
         ..Link::default()
@@ -364,4 +365,164 @@ proptest! {
         let theirs = weight(PeerId::random(), Some(address(b)), &Target::Seed(address(a)));
         prop_assert_eq!(ours, theirs);
     }
+}
+
+fn over(transport: Transport, n: u16) -> Address {
+    let port = if transport == Transport::WebSocket {
+        4002
+    } else {
+        4001
+    };
+    Address::new(transport, SocketAddr::new(address(n).ip(), port))
+}
+
+/// A member that is connected over TCP and says that it listens on these.
+fn member_at(n: u16, claimed: &[Transport]) -> Link {
+    Link {
+        dialed: vec![address(n)],
+        transports: vec![Transport::Tcp],
+        claimed: claimed.iter().map(|transport| over(*transport, n)).collect(),
+        member: true,
+        ..Link::default()
+    }
+}
+
+fn of_members(dials: Vec<Dial>) -> Vec<(PeerId, Transport, Vec<Address>)> {
+    dials
+        .into_iter()
+        .filter_map(|Dial { target, addresses }| match target {
+            Target::Member(peer, transport) => Some((peer, transport, addresses)),
+            Target::Seed(_) | Target::Peer(_) => None,
+        })
+        .collect()
+}
+
+#[test]
+fn a_member_is_dialed_over_each_further_transport_that_both_speak() {
+    let now = Instant::now();
+    let ids = ids(3);
+    let low = Planner::new(ids[0], 64).speaking(&Transport::ALL, &[]);
+    let mut high = Planner::new(ids[2], 64).speaking(&[Transport::Tcp, Transport::Quic], &[]);
+    let mut low = low;
+    let links = HashMap::from([(ids[1], member_at(2, &[Transport::Tcp, Transport::Quic]))]);
+    let quic = (ids[1], Transport::Quic, vec![over(Transport::Quic, 2)]);
+    assert_eq!(of_members(low.plan(&links, now)), vec![quic.clone()]);
+    assert!(low.plan(&links, now).is_empty(), "it is under way");
+    // The lower id dials at once, the other one only if nothing came.
+    assert!(high.plan(&links, now).is_empty());
+    assert_eq!(of_members(high.plan(&links, now + GRACE)), vec![quic.clone()]);
+
+    low.finished(Target::Member(ids[1], Transport::Quic), Outcome::Connected, now);
+    let mut connected = links.clone();
+    if let Some(link) = connected.get_mut(&ids[1]) {
+        link.transports.push(Transport::Quic);
+    }
+    assert!(low.plan(&connected, now).is_empty());
+    assert_eq!(of_members(low.plan(&links, now)), [quic], "it was lost");
+    low.finished(Target::Member(ids[1], Transport::Quic), Outcome::Failed, now);
+    low.plan(&HashMap::new(), now);
+    assert!(
+        of_members(low.plan(&links, now)).len() == 1,
+        "who left and came back starts anew"
+    );
+}
+
+#[test]
+fn strangers_and_our_own_first_connection_get_no_further_one() {
+    let now = Instant::now();
+    let ids = ids(2);
+    let mut planner = Planner::new(ids[0], 64).speaking(&Transport::ALL, &[]);
+    let stranger = Link {
+        member: false,
+        ..member_at(2, &Transport::ALL)
+    };
+    assert!(planner.plan(&HashMap::from([(ids[1], stranger)]), now).is_empty());
+    let only_tcp = member_at(2, &[Transport::Tcp]);
+    assert!(
+        planner
+            .plan(&HashMap::from([(ids[1], only_tcp)]), now + GRACE)
+            .is_empty()
+    );
+}
+
+#[test]
+fn a_blocked_transport_is_tried_ever_slower_and_takes_no_turn_from_seeds() {
+    let start = Instant::now();
+    let mut peers = ids(65);
+    let own = peers.remove(0);
+    let mut planner = Planner::new(own, 128).speaking(&[Transport::Tcp, Transport::Quic], &[]);
+    planner.own_address(address(0));
+    let links: HashMap<PeerId, Link> = peers
+        .iter()
+        .zip(1..)
+        .map(|(peer, n)| (*peer, member_at(n, &[Transport::Tcp, Transport::Quic])))
+        .collect();
+    // Each dial takes as long as a handshake may, and fails.
+    let mut ends: Vec<(Instant, Target)> = Vec::new();
+    let (mut dials, mut most) = (0, 0);
+    for tick in 0..2_400_u32 {
+        let now = start + Duration::from_millis(250) * tick;
+        let ended = ends.extract_if(.., |(end, _)| *end <= now).collect::<Vec<_>>();
+        for (_, target) in ended {
+            planner.finished(target, Outcome::Failed, now);
+        }
+        for (peer, transport, _) in of_members(planner.plan(&links, now)) {
+            dials += 1;
+            ends.push((now + Duration::from_secs(5), Target::Member(peer, transport)));
+        }
+        most = most.max(ends.len());
+    }
+    assert!(most <= 16, "{most} at once");
+    assert!(
+        (600..=2_000).contains(&dials),
+        "{dials} dials to 64 peers in ten minutes"
+    );
+    planner.set_seeds([address(500)]);
+    let seeded = planner.plan(&links, start + Duration::from_secs(600));
+    assert!(
+        seeded
+            .iter()
+            .any(|dial| dial.target == Target::Seed(address(500))),
+        "{seeded:?}"
+    );
+}
+
+#[test]
+fn where_the_first_transport_fails_the_others_have_their_turn() {
+    let mut now = Instant::now();
+    let ports = [
+        (Transport::Tcp, 4001),
+        (Transport::Quic, 4001),
+        (Transport::WebSocket, 4002),
+    ];
+    let mut planner = Planner::new(PeerId::random(), 64).speaking(&Transport::ALL, &ports);
+    planner.own_address(over(Transport::Quic, 1));
+    planner.own_address(address(1));
+    planner.set_seeds([address(1), address(2)]);
+    let mut tried = Vec::new();
+    while tried.len() < 4 {
+        for dial in planner.plan(&HashMap::new(), now) {
+            assert_eq!(dial.target, Target::Seed(address(2)));
+            tried.extend(dial.addresses);
+            planner.finished(dial.target, Outcome::Failed, now);
+        }
+        now += Duration::from_millis(250);
+    }
+    let in_turn = [
+        Transport::Tcp,
+        Transport::Quic,
+        Transport::WebSocket,
+        Transport::Tcp,
+    ];
+    assert_eq!(tried, in_turn.map(|transport| over(transport, 2)));
+    // Connected over any of them, it is not looked for any more.
+    let link = Link {
+        dialed: vec![over(Transport::Quic, 2)],
+        transports: vec![Transport::Quic],
+        claimed: Vec::new(),
+        member: true,
+        ..Link::default()
+    };
+    let links = HashMap::from([(PeerId::random(), link)]);
+    assert!(planner.plan(&links, now + CLAIM_GRACE * 2).is_empty());
 }

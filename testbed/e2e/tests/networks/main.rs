@@ -16,6 +16,7 @@ mod private;
 mod reflector;
 mod relays;
 mod repair;
+mod transports;
 mod workload;
 
 use peernet_api::report::Report;

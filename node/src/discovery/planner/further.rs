@@ -1,0 +1,113 @@
+//! Which further connections to open to members that are connected already: one over each transport that both speak. A
+//! circuit is no such connection: whom only circuits lead to is still looked for.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    time::{Duration, Instant},
+};
+
+use libp2p::PeerId;
+use peernet_api::transport::Transport;
+
+use super::{Dial, GRACE, Link, MAX_ADDRESSES, Outcome, STRANGER_BACKOFF, Target, pair::backoff};
+use crate::discovery::Address;
+
+/// Such dials that may be under way at once. Where a transport is blocked, each of them waits for its deadline: they
+/// must not take the turns of those that look for members.
+const MAX_DIALING: usize = 16;
+
+/// A transport over which a connected member is not connected. No more of them than there are members and transports.
+#[derive(Debug)]
+struct Missing {
+    since: Instant,
+    failures: u32,
+    not_before: Option<Instant>,
+    dialing: bool,
+}
+
+/// Plans the further connections. Whoever has the lower peer id dials at once, and the other one after the grace.
+#[derive(Debug, Default)]
+pub(super) struct Further {
+    missing: BTreeMap<(PeerId, Transport), Missing>,
+}
+
+impl Further {
+    pub(super) fn plan(
+        &mut self,
+        own_id: PeerId,
+        transports: &[Transport],
+        links: &HashMap<PeerId, Link>,
+        dialing: &HashSet<Address>,
+        now: Instant,
+    ) -> Vec<Dial> {
+        let offered = |peer: &PeerId, transport: Transport| -> Vec<Address> {
+            let link = links
+                .get(peer)
+                .filter(|link| link.member && !link.relayed && !link.transports.contains(&transport));
+            let claimed = link.into_iter().flat_map(|link| &link.claimed);
+            let fitting = claimed.filter(|address| address.transport() == transport);
+            fitting.take(MAX_ADDRESSES).copied().collect()
+        };
+        self.missing
+            .retain(|(peer, transport), missing| missing.dialing || !offered(peer, *transport).is_empty());
+        let mut due = Vec::new();
+        for peer in links.keys() {
+            for transport in transports {
+                let addresses = offered(peer, *transport);
+                if addresses.is_empty() {
+                    continue;
+                }
+                let missing = self.missing.entry((*peer, *transport)).or_insert(Missing {
+                    since: now,
+                    failures: 0,
+                    not_before: None,
+                    dialing: false,
+                });
+                let grace = if own_id < *peer { Duration::ZERO } else { GRACE };
+                let waits = missing.dialing
+                    || now < missing.since + grace
+                    || missing.not_before.is_some_and(|not_before| now < not_before)
+                    || addresses.iter().any(|address| dialing.contains(address));
+                if !waits {
+                    due.push((missing.failures, *peer, *transport, addresses));
+                }
+            }
+        }
+        due.sort_unstable();
+        let under_way = self.missing.values().filter(|missing| missing.dialing).count();
+        due.truncate(MAX_DIALING.saturating_sub(under_way));
+        let mut dials = Vec::with_capacity(due.len());
+        for (_, peer, transport, addresses) in due {
+            if let Some(missing) = self.missing.get_mut(&(peer, transport)) {
+                missing.dialing = true;
+                let target = Target::Member(peer, transport);
+                dials.push(Dial { target, addresses });
+            }
+        }
+        dials
+    }
+
+    pub(super) fn finished(
+        &mut self,
+        own_id: PeerId,
+        (peer, transport): (PeerId, Transport),
+        outcome: Outcome,
+        now: Instant,
+    ) {
+        let Some(missing) = self.missing.get_mut(&(peer, transport)) else {
+            return;
+        };
+        missing.dialing = false;
+        match outcome {
+            Outcome::Connected => {
+                self.missing.remove(&(peer, transport));
+            }
+            Outcome::Failed => {
+                let pause = backoff(own_id, Target::Member(peer, transport), missing.failures);
+                missing.not_before = Some(now + pause);
+                missing.failures = missing.failures.saturating_add(1);
+            }
+            Outcome::Stranger | Outcome::Ourselves => missing.not_before = Some(now + STRANGER_BACKOFF),
+        }
+    }
+}
