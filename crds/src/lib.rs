@@ -7,6 +7,7 @@
 //! * [`identity`]: how a peer id follows from the network's secret and a name.
 //! * [`private_key`]: the pre-shared key of a private network, and the file that holds it.
 //! * [`bootstrap`]: addresses of hosts that agents connect to at the start.
+//! * [`ports`]: the ports of agents that share a node's network.
 //! * [`transport`]: what libp2p runs over.
 //! * [`duration`]: durations as people write them (`1s`, `500ms`).
 //!
@@ -17,6 +18,7 @@ pub mod duration;
 pub mod envelope;
 pub mod histogram;
 pub mod identity;
+pub mod ports;
 pub mod private_key;
 pub mod report;
 pub mod transport;

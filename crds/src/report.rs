@@ -16,6 +16,8 @@ pub const MAX_BYTES: usize = 2 << 20;
 pub const MAX_PEERS: usize = 512;
 /// Most strangers that an agent names.
 pub const MAX_STRANGERS: usize = 8;
+/// Most hosts outside the network that an agent reports.
+pub const MAX_EXTERNAL: usize = 16;
 /// Longest nonce, in characters.
 pub const MAX_NONCE: usize = 64;
 /// Path on the agent's HTTP port. Needs the query parameter `nonce`: 1 to [`MAX_NONCE`] hex digits.
@@ -84,6 +86,10 @@ pub struct Report {
     pub services: Vec<ServiceReport>,
     /// The members that this agent knows, at most [`MAX_PEERS`], ordered by name.
     pub peers: Vec<PeerReport>,
+    /// The hosts outside the network that this agent is told to connect to, at most [`MAX_EXTERNAL`]: those of the bootstrap
+    /// peers that have not shown that they are members.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub external: Vec<ExternalReport>,
 }
 
 fn only_tcp() -> Vec<Transport> {
@@ -159,6 +165,9 @@ pub struct PeerReport {
     /// Whether one stands over the agent's first transport. Left out if it is as [`Self::connected`] says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_connected: Option<bool>,
+    /// How the agent first heard of it. Older agents don't say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found_by: Option<FoundBy>,
     /// Probes that were answered in time.
     pub answered: u64,
     /// Probes that no answer came to in time. They are loss, and in no latency.
@@ -249,6 +258,50 @@ pub struct RelayedReport {
     pub rtt: Histogram,
     /// Warm round-trip times through the relay, in nanoseconds.
     pub warm: Histogram,
+}
+
+/// How an agent first heard of a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum FoundBy {
+    /// Its address stood behind a name that the agent looks up.
+    Dns,
+    /// It announced itself on the local network.
+    Mdns,
+    /// Another member named it, by the DHT.
+    Kademlia,
+    /// Its address was given to the agent at the start.
+    Bootstrap,
+    /// A member that relays named it, or a circuit led to it first.
+    Relay,
+    /// It connected to the agent, which had not heard of it before.
+    Inbound,
+}
+
+/// One agent's view of a host outside the network, over the window. Its numbers are in no other.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ExternalReport {
+    /// The host's peer id, in base58.
+    pub peer_id: String,
+    /// Where the agent looks for it, as a multiaddr.
+    pub address: String,
+    /// Whether a connection to it stands now.
+    pub connected: bool,
+    /// Probes that were answered in time.
+    pub answered: u64,
+    /// Probes that no answer came to in time.
+    pub timed_out: u64,
+    /// Probes that failed at once.
+    pub failed: u64,
+    /// Age of the newest answer, in milliseconds, if there is one in the window.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub newest_sample_age_millis: Option<u64>,
+    /// Age of the newest probe that came to an end, in milliseconds, if there is one in the window.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub newest_probe_age_millis: Option<u64>,
+    /// Cold round-trip times, in nanoseconds.
+    pub rtt: Histogram,
 }
 
 /// Which clock stamped STAMP's packets. Ordered by trust: of several, the last one says what they are worth together.

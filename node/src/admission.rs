@@ -1,11 +1,15 @@
 //! Who may connect: limits on every counter of connections, and strangers kept out.
 //!
+//! Who has not shown yet what it is could hold all places, and members would find none. So those have few places, one
+//! source address has only some of these, and none are left when memory runs short.
+//!
 //! `libp2p::connection_limits` has the same six limits, but keeps an entry for every peer id that ever connected: who
 //! makes up a new id for each connection makes it grow without end.
 
 use std::{
     collections::{HashMap, HashSet},
     convert::Infallible,
+    net::IpAddr,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -13,6 +17,7 @@ use std::{
 use libp2p::{
     Multiaddr, PeerId,
     core::{ConnectedPoint, Endpoint, transport::PortUse},
+    multiaddr::Protocol,
     swarm::{
         ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
         THandlerOutEvent, ToSwarm, dummy,
@@ -33,6 +38,12 @@ pub const GUEST_CONNECTIONS: usize = 2;
 pub struct Limits {
     /// Inbound connections that are still shaking hands.
     pub pending_incoming: usize,
+    /// Those of them that come from one address.
+    pub pending_per_source: usize,
+    /// Inbound connections of peers that have not shown yet what they are.
+    pub unknown: usize,
+    /// Those of them that come from one address.
+    pub unknown_per_source: usize,
     /// Dials under way.
     pub pending_outgoing: usize,
     /// Connections that others opened.
@@ -54,6 +65,9 @@ impl Limits {
         let of_guests = guests * GUEST_CONNECTIONS;
         Self {
             pending_incoming: 32 * transports,
+            pending_per_source: 8 * transports,
+            unknown: 32,
+            unknown_per_source: 8,
             pending_outgoing: 32 * transports,
             established_incoming: (peers + 8) * transports + of_guests,
             established_outgoing: (peers + 8) * transports,
@@ -77,6 +91,9 @@ pub enum Refused {
     /// The peer has shown before that it is no member.
     #[error("not a member of this network")]
     Stranger,
+    /// There is not enough memory for those who have not shown yet what they are.
+    #[error("memory is short")]
+    Memory,
 }
 
 /// What a peer that is no member is kept from.
@@ -104,11 +121,22 @@ pub struct Behaviour {
     strangers: HashMap<PeerId, Stranger>,
     guests: HashSet<PeerId>,
     refused_strangers: u64,
-    pending_incoming: HashSet<ConnectionId>,
+    refused_limits: u64,
+    memory_is_short: bool,
+    pending_incoming: HashMap<ConnectionId, Option<IpAddr>>,
     pending_outgoing: HashSet<ConnectionId>,
-    incoming: HashSet<ConnectionId>,
+    incoming: HashMap<ConnectionId, Inbound>,
     outgoing: HashSet<ConnectionId>,
     per_peer: HashMap<PeerId, usize>,
+    /// Connected peers that have shown what they are.
+    known: HashSet<PeerId>,
+}
+
+/// A connection that somebody else opened.
+#[derive(Clone, Copy, Debug)]
+struct Inbound {
+    peer: PeerId,
+    source: Option<IpAddr>,
 }
 
 impl Behaviour {
@@ -120,11 +148,14 @@ impl Behaviour {
             strangers: HashMap::new(),
             guests: HashSet::new(),
             refused_strangers: 0,
-            pending_incoming: HashSet::new(),
+            refused_limits: 0,
+            memory_is_short: false,
+            pending_incoming: HashMap::new(),
             pending_outgoing: HashSet::new(),
-            incoming: HashSet::new(),
+            incoming: HashMap::new(),
             outgoing: HashSet::new(),
             per_peer: HashMap::new(),
+            known: HashSet::new(),
         }
     }
 
@@ -147,6 +178,27 @@ impl Behaviour {
         };
         let until = now + time;
         self.strangers.insert(peer, Stranger { ban, until });
+    }
+
+    /// A connected peer has shown what it is, and may stay: it takes none of the unknown ones' places until its last
+    /// connection ends.
+    pub fn know(&mut self, peer: PeerId) {
+        if self.per_peer.contains_key(&peer) {
+            self.known.insert(peer);
+        }
+    }
+
+    /// Whether memory is short: nobody unknown comes in as long as it is.
+    pub fn set_memory_is_short(&mut self, short: bool) {
+        self.memory_is_short = short;
+    }
+
+    /// Connections of those who have not shown yet what they are.
+    pub fn unknown(&self) -> impl Iterator<Item = ConnectionId> {
+        self.incoming
+            .iter()
+            .filter(|(_, inbound)| !self.known.contains(&inbound.peer))
+            .map(|(connection, _)| *connection)
     }
 
     /// From now on a peer is held to the limit of guests, or no more.
@@ -175,6 +227,12 @@ impl Behaviour {
         self.refused_strangers
     }
 
+    /// Connections refused since a limit was reached or memory was short, since the start.
+    #[must_use]
+    pub fn refused_limits(&self) -> u64 {
+        self.refused_limits
+    }
+
     /// Connections that stand.
     #[must_use]
     pub fn established(&self) -> usize {
@@ -192,23 +250,90 @@ impl Behaviour {
             self.refused_strangers += 1;
             return Err(ConnectionDenied::new(Refused::Stranger));
         }
-        check(held, limit, what)?;
-        check(self.established(), self.limits.established, "connections")?;
         let of_peer = self.per_peer.get(peer).copied().unwrap_or_default();
-        let limit = if self.guests.contains(peer) {
+        let per_peer = if self.guests.contains(peer) {
             GUEST_CONNECTIONS
         } else {
             self.limits.established_per_peer
         };
-        check(of_peer, limit, "connections to one peer")
+        check(held, limit, what)
+            .and_then(|()| check(self.established(), self.limits.established, "connections"))
+            .and_then(|()| check(of_peer, per_peer, "connections to one peer"))
+            .map_err(|refused| self.refuse(refused))
+    }
+
+    /// Whether there is a place for one more inbound connection of somebody who has not shown yet what it is.
+    fn admit_unknown(&self, source: Option<IpAddr>) -> Result<(), Refused> {
+        if self.memory_is_short {
+            return Err(Refused::Memory);
+        }
+        let unknown = || {
+            self.incoming
+                .values()
+                .filter(|inbound| !self.known.contains(&inbound.peer))
+        };
+        let here = unknown()
+            .filter(|inbound| is_from(inbound.source, source))
+            .count();
+        check(
+            unknown().count(),
+            self.limits.unknown,
+            "connections of unknown peers",
+        )?;
+        check(
+            here,
+            self.limits.unknown_per_source,
+            "connections of unknown peers from one address",
+        )
+    }
+
+    fn admit_pending(&self, source: Option<IpAddr>) -> Result<(), Refused> {
+        if self.memory_is_short {
+            return Err(Refused::Memory);
+        }
+        let limits = &self.limits;
+        let here = self
+            .pending_incoming
+            .values()
+            .filter(|of| is_from(**of, source))
+            .count();
+        check(
+            self.pending_incoming.len(),
+            limits.pending_incoming,
+            "inbound handshakes",
+        )?;
+        check(
+            here,
+            limits.pending_per_source,
+            "inbound handshakes from one address",
+        )
+    }
+
+    fn refuse(&mut self, refused: Refused) -> ConnectionDenied {
+        self.refused_limits += 1;
+        ConnectionDenied::new(refused)
     }
 }
 
-fn check(held: usize, limit: usize, what: &'static str) -> Result<(), ConnectionDenied> {
+/// The address that a connection comes from.
+fn source(address: &Multiaddr) -> Option<IpAddr> {
+    address.iter().find_map(|part| match part {
+        Protocol::Ip4(ip) => Some(ip.into()),
+        Protocol::Ip6(ip) => Some(ip.into()),
+        _ => None,
+    })
+}
+
+/// Whether a connection comes from this address. Circuits have none: relays open them for members only, and bound them.
+fn is_from(source: Option<IpAddr>, address: Option<IpAddr>) -> bool {
+    address.is_some() && source == address
+}
+
+fn check(held: usize, limit: usize, what: &'static str) -> Result<(), Refused> {
     if held < limit {
         Ok(())
     } else {
-        Err(ConnectionDenied::new(Refused::Limit { what, limit }))
+        Err(Refused::Limit { what, limit })
     }
 }
 
@@ -220,14 +345,12 @@ impl NetworkBehaviour for Behaviour {
         &mut self,
         connection: ConnectionId,
         _: &Multiaddr,
-        _: &Multiaddr,
+        remote: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
-        check(
-            self.pending_incoming.len(),
-            self.limits.pending_incoming,
-            "inbound handshakes",
-        )?;
-        self.pending_incoming.insert(connection);
+        let source = source(remote);
+        self.admit_pending(source)
+            .map_err(|refused| self.refuse(refused))?;
+        self.pending_incoming.insert(connection, source);
         Ok(())
     }
 
@@ -236,9 +359,13 @@ impl NetworkBehaviour for Behaviour {
         connection: ConnectionId,
         peer: PeerId,
         _: &Multiaddr,
-        _: &Multiaddr,
+        remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
         self.pending_incoming.remove(&connection);
+        if !self.known.contains(&peer) {
+            self.admit_unknown(source(remote))
+                .map_err(|refused| self.refuse(refused))?;
+        }
         self.admit(
             &peer,
             self.incoming.len(),
@@ -258,9 +385,11 @@ impl NetworkBehaviour for Behaviour {
         if peer.is_some_and(|peer| self.is_stranger(&peer, Instant::now())) {
             return Err(ConnectionDenied::new(Refused::Stranger));
         }
-        check(self.pending_outgoing.len(), self.limits.pending_outgoing, "dials")?;
         let dialed = self.outgoing.len() + self.pending_outgoing.len();
-        check(dialed, self.limits.established_outgoing, "outbound connections")?;
+        let limits = self.limits;
+        check(self.pending_outgoing.len(), limits.pending_outgoing, "dials")
+            .and_then(|()| check(dialed, limits.established_outgoing, "outbound connections"))
+            .map_err(|refused| self.refuse(refused))?;
         self.pending_outgoing.insert(connection);
         Ok(Vec::new())
     }
@@ -287,9 +416,17 @@ impl NetworkBehaviour for Behaviour {
         match event {
             FromSwarm::ConnectionEstablished(established) => {
                 match established.endpoint {
-                    ConnectedPoint::Dialer { .. } => self.outgoing.insert(established.connection_id),
-                    ConnectedPoint::Listener { .. } => self.incoming.insert(established.connection_id),
-                };
+                    ConnectedPoint::Dialer { .. } => {
+                        self.outgoing.insert(established.connection_id);
+                    }
+                    ConnectedPoint::Listener { send_back_addr, .. } => {
+                        let inbound = Inbound {
+                            peer: established.peer_id,
+                            source: source(send_back_addr),
+                        };
+                        self.incoming.insert(established.connection_id, inbound);
+                    }
+                }
                 *self.per_peer.entry(established.peer_id).or_default() += 1;
             }
             FromSwarm::ConnectionClosed(closed) => {
@@ -297,6 +434,7 @@ impl NetworkBehaviour for Behaviour {
                 self.outgoing.remove(&closed.connection_id);
                 if closed.remaining_established == 0 {
                     self.per_peer.remove(&closed.peer_id);
+                    self.known.remove(&closed.peer_id);
                 } else {
                     self.per_peer.insert(closed.peer_id, closed.remaining_established);
                 }
@@ -329,6 +467,9 @@ mod tests {
     fn limits() -> Limits {
         Limits {
             pending_incoming: 2,
+            pending_per_source: 2,
+            unknown: 2,
+            unknown_per_source: 2,
             pending_outgoing: 2,
             established_incoming: 2,
             established_outgoing: 2,
@@ -388,6 +529,7 @@ mod tests {
         match denied.unwrap_err().downcast::<Refused>().unwrap() {
             Refused::Limit { what, .. } => what,
             Refused::Stranger => "strangers",
+            Refused::Memory => "memory",
         }
     }
 
@@ -435,6 +577,118 @@ mod tests {
         let id = ConnectionId::new_unchecked(8);
         let denied = behaviour.handle_established_inbound_connection(id, a, &address, &address);
         assert_eq!(too_many(denied.map(drop)), "inbound connections");
+    }
+
+    /// Lets a peer in from an address.
+    fn enter(behaviour: &mut Behaviour, peer: PeerId, id: usize, from: &str) -> Result<(), ConnectionDenied> {
+        let id = ConnectionId::new_unchecked(id);
+        let (local, remote): (Multiaddr, Multiaddr) = ("/memory/1".parse().unwrap(), from.parse().unwrap());
+        behaviour.handle_pending_inbound_connection(id, &local, &remote)?;
+        behaviour.handle_established_inbound_connection(id, peer, &local, &remote)?;
+        behaviour.on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
+            peer_id: peer,
+            connection_id: id,
+            endpoint: &ConnectedPoint::Listener {
+                local_addr: local,
+                send_back_addr: remote,
+            },
+            failed_addresses: &[],
+            other_established: 0,
+        }));
+        Ok(())
+    }
+
+    #[test]
+    fn those_who_have_not_shown_what_they_are_have_few_places_and_fewer_from_one_address() {
+        let mut behaviour = Behaviour::new(Limits {
+            unknown: 3,
+            unknown_per_source: 2,
+            ..Limits::for_peers(64, 1, 0)
+        });
+        let (member, one, other) = (PeerId::random(), "/ip4/192.0.2.1/tcp/9", "/ip4/192.0.2.2/tcp/9");
+        enter(&mut behaviour, PeerId::random(), 1, one).unwrap();
+        enter(&mut behaviour, PeerId::random(), 2, one).unwrap();
+        let denied = enter(&mut behaviour, PeerId::random(), 3, one);
+        assert_eq!(too_many(denied), "connections of unknown peers from one address");
+        enter(&mut behaviour, member, 4, other).unwrap();
+        let denied = enter(&mut behaviour, PeerId::random(), 5, other);
+        assert_eq!(too_many(denied), "connections of unknown peers");
+        assert_eq!(behaviour.refused_limits(), 2);
+
+        // A member's place is free again as soon as it has shown that it is one, and it may come a second time.
+        behaviour.know(member);
+        assert_eq!(behaviour.unknown().count(), 2);
+        enter(&mut behaviour, member, 6, one).unwrap();
+        enter(&mut behaviour, PeerId::random(), 7, other).unwrap();
+        // Whoever left is unknown again.
+        for id in [4, 6] {
+            behaviour.on_swarm_event(FromSwarm::ConnectionClosed(ConnectionClosed {
+                peer_id: member,
+                connection_id: ConnectionId::new_unchecked(id),
+                endpoint: &dialed(),
+                cause: None,
+                remaining_established: usize::from(id == 4),
+            }));
+        }
+        assert_eq!(
+            too_many(enter(&mut behaviour, member, 8, other)),
+            "connections of unknown peers"
+        );
+        assert!(behaviour.known.is_empty());
+    }
+
+    #[test]
+    fn circuits_have_no_address_and_share_all_places() {
+        let mut behaviour = Behaviour::new(Limits {
+            unknown: 12,
+            ..Limits::for_peers(64, 1, 0)
+        });
+        let circuit = |n: usize, behaviour: &mut Behaviour| {
+            let peer = PeerId::random();
+            enter(behaviour, peer, n, &format!("/p2p/{peer}"))
+        };
+        for n in 0..12 {
+            circuit(n, &mut behaviour).unwrap();
+        }
+        assert_eq!(
+            too_many(circuit(12, &mut behaviour)),
+            "connections of unknown peers"
+        );
+    }
+
+    #[test]
+    fn handshakes_from_one_address_leave_places_for_others() {
+        let mut behaviour = Behaviour::new(Limits::for_peers(64, 1, 0));
+        let local: Multiaddr = "/memory/1".parse().unwrap();
+        let mut knock = |id, from: &str| {
+            let id = ConnectionId::new_unchecked(id);
+            behaviour.handle_pending_inbound_connection(id, &local, &from.parse().unwrap())
+        };
+        for id in 0..8 {
+            knock(id, "/ip4/192.0.2.1/tcp/9").unwrap();
+        }
+        assert_eq!(
+            too_many(knock(8, "/ip4/192.0.2.1/tcp/9")),
+            "inbound handshakes from one address"
+        );
+        knock(9, "/ip4/192.0.2.2/tcp/9").unwrap();
+    }
+
+    #[test]
+    fn when_memory_is_short_only_those_come_in_who_are_known() {
+        let mut behaviour = Behaviour::new(Limits::for_peers(64, 1, 0));
+        let (member, address) = (PeerId::random(), "/ip4/192.0.2.1/tcp/9");
+        connect(&mut behaviour, member, 1).unwrap();
+        behaviour.know(member);
+        behaviour.set_memory_is_short(true);
+        assert_eq!(
+            too_many(enter(&mut behaviour, PeerId::random(), 2, address)),
+            "memory"
+        );
+        // We still choose whom to dial.
+        connect(&mut behaviour, PeerId::random(), 3).unwrap();
+        behaviour.set_memory_is_short(false);
+        enter(&mut behaviour, PeerId::random(), 4, address).unwrap();
     }
 
     #[test]

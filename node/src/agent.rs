@@ -94,6 +94,20 @@ pub enum Error {
     NotStopped,
 }
 
+impl Error {
+    /// Whether something else has one of the agent's ports.
+    #[must_use]
+    pub fn is_port_taken(&self) -> bool {
+        match self {
+            Self::Http { source, .. } | Self::Api { source, .. } | Self::Stamp { source, .. } => {
+                source.kind() == io::ErrorKind::AddrInUse
+            }
+            Self::Swarm(swarm::Error::Listen { taken, .. }) => *taken,
+            _ => false,
+        }
+    }
+}
+
 /// A running agent.
 #[derive(Debug)]
 pub struct Agent {
@@ -145,7 +159,13 @@ impl Agent {
             let file = private.file.clone()?;
             Some(reload::follow(keys.clone()?, file, private.reread))
         });
-        let reporting = Reporting::new(identity, keys.clone(), config.probe.window, started.elapsed());
+        let reporting = Reporting::new(
+            identity,
+            keys.clone(),
+            &config.bootstrap,
+            config.probe.window,
+            started.elapsed(),
+        );
         let shared = Shared::new(reporting, key.clone(), started);
         let (stop, stopping) = watch::channel(false);
         let (ended, mut ends) = mpsc::channel(3);

@@ -10,17 +10,18 @@ use std::{
 };
 
 use clap::Parser;
-use libp2p::{PeerId, StreamProtocol};
+use libp2p::{Multiaddr, PeerId, StreamProtocol};
 use peernet_api::{
     identity::NetworkSecret,
+    ports,
     report::{self, StampClock},
     transport::Transport,
 };
 
 pub use self::private::{Private, swarm_keys};
 use self::values::{
-    any_port, bootstrap_peers, count, count_or_none, flag, invalid, mebibytes, name, network, pod_ip, port,
-    seeds, serves, services, stamp_clock, time, transports,
+    any_port, bootstrap_peers, count, count_or_none, flag, invalid, kademlia_protocol, mebibytes, name,
+    network, pod_ip, port, seed_names, seeds, serves, services, stamp_clock, time, transports,
 };
 use crate::{discovery::Address, relay};
 
@@ -80,6 +81,18 @@ pub struct Args {
     /// Services that this agent advertises, separated by commas.
     #[arg(long, env = "PEERNET_SERVICES", default_value = "")]
     pub services: String,
+    /// How many ports further on those of the agent with the next ordinal are. 0: all have the same.
+    #[arg(long, env = "PEERNET_PORT_STEP", default_value = "0")]
+    pub port_step: String,
+    /// Which of the agents on its host's network this is, from 0: its ports are so many steps further on.
+    #[arg(long, env = "PEERNET_ORDINAL", default_value = "0")]
+    pub ordinal: String,
+    /// Ask the agent that runs with these settings for this path, /readyz or /livez, and end with its answer.
+    #[arg(long, value_name = "PATH")]
+    pub check: Option<String>,
+    /// File in which to leave a word when the agent ends by an error.
+    #[arg(long, env = "PEERNET_TERMINATION_LOG", default_value = "")]
+    pub termination_log: String,
     /// Time between two probes to one peer.
     #[arg(long, env = "PEERNET_PROBE_INTERVAL", default_value = "1s")]
     pub probe_interval: String,
@@ -107,7 +120,8 @@ pub struct Args {
     /// Most peers that this agent dials.
     #[arg(long, env = "PEERNET_PEERS_PER_NODE", default_value = "64")]
     pub peers_per_node: String,
-    /// Name that stands for the addresses of all agents: a headless Service.
+    /// Names that stand for the addresses of agents, separated by commas: that of a headless Service, or those of agents. A name
+    /// may end in :port; without it, agents have the same port as this one.
     #[arg(long, env = "PEERNET_SEED_DNS", default_value = "")]
     pub seed_dns: String,
     /// Addresses of agents known beforehand, as address:port, separated by commas.
@@ -119,6 +133,9 @@ pub struct Args {
     /// Whether members tell each other of members.
     #[arg(long, env = "PEERNET_KADEMLIA", default_value = "true")]
     pub kademlia: String,
+    /// Name of the Kademlia protocol. Without it, one of the network's own.
+    #[arg(long, env = "PEERNET_KADEMLIA_PROTOCOL", default_value = "")]
+    pub kademlia_protocol: String,
     /// Peers that are dialed for ever, as multiaddrs that end in /p2p/PEER-ID, separated by commas.
     #[arg(long, env = "PEERNET_BOOTSTRAP_PEERS", default_value = "")]
     pub bootstrap_peers: String,
@@ -197,14 +214,16 @@ pub struct Config {
     pub stamp_clock: StampClock,
     /// Most peers to dial.
     pub peers_per_node: usize,
-    /// Name that stands for the addresses of all agents.
-    pub seed_dns: Option<String>,
+    /// Names that stand for the addresses of agents.
+    pub seed_dns: Vec<SeedName>,
     /// Addresses of agents known beforehand.
     pub seeds: Vec<Address>,
     /// Whether to look for peers on the local network.
     pub mdns: bool,
     /// Whether members tell each other of members.
     pub kademlia: bool,
+    /// Name of the Kademlia protocol, if it is not the network's own.
+    pub kademlia_protocol: Option<StreamProtocol>,
     /// Peers that are dialed for ever.
     pub bootstrap: Vec<Bootstrap>,
     /// The private network, if it is one.
@@ -228,6 +247,15 @@ pub struct Probe {
     pub burst: usize,
 }
 
+/// A name that stands for the addresses of agents.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeedName {
+    /// What is looked up.
+    pub name: String,
+    /// Their libp2p port, if it is not ours.
+    pub port: Option<u16>,
+}
+
 /// A peer that is dialed for ever.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bootstrap {
@@ -244,6 +272,17 @@ pub enum Place {
     Address(Address),
     /// At a name that is to be looked up, and a transport's port.
     Name(Transport, String, u16),
+}
+
+impl Bootstrap {
+    /// Where it is, as a multiaddr.
+    #[must_use]
+    pub fn address(&self) -> String {
+        match &self.place {
+            Place::Address(address) => Multiaddr::from(*address).to_string(),
+            Place::Name(name, port) => format!("/dns/{name}/tcp/{port}"),
+        }
+    }
 }
 
 /// Which format the log has.
@@ -296,11 +335,14 @@ impl Args {
             secret,
             listen: pod_ip(&self.pod_ip)?,
             transports: transports(&self.transports)?,
-            p2p_port: port("PEERNET_P2P_PORT", &self.p2p_port)?,
-            websocket_port: port("PEERNET_WEBSOCKET_PORT", &self.websocket_port)?,
+            p2p_port: self.own_port("PEERNET_P2P_PORT", port("PEERNET_P2P_PORT", &self.p2p_port)?)?,
+            websocket_port: self.own_port(
+                "PEERNET_WEBSOCKET_PORT",
+                port("PEERNET_WEBSOCKET_PORT", &self.websocket_port)?,
+            )?,
             http: None,
-            http_port: port("PEERNET_HTTP_PORT", &self.http_port)?,
-            api_port: any_port("PEERNET_API_PORT", &self.api_port)?,
+            http_port: self.own_http_port()?,
+            api_port: self.own_port("PEERNET_API_PORT", any_port("PEERNET_API_PORT", &self.api_port)?)?,
             api_open: flag("PEERNET_API_OPEN", &self.api_open)?,
             services: services(&self.services)?,
             probe: Probe {
@@ -310,14 +352,18 @@ impl Args {
                 burst: count("PEERNET_PROBE_BURST", &self.probe_burst, BURST)?,
             },
             stamp: flag("PEERNET_STAMP", &self.stamp)?,
-            stamp_port: any_port("PEERNET_STAMP_PORT", &self.stamp_port)?,
+            stamp_port: self.own_port(
+                "PEERNET_STAMP_PORT",
+                any_port("PEERNET_STAMP_PORT", &self.stamp_port)?,
+            )?,
             stamp_open: flag("PEERNET_STAMP_OPEN", &self.stamp_open)?,
             stamp_clock: stamp_clock(&self.stamp_clock)?,
             peers_per_node: count("PEERNET_PEERS_PER_NODE", &self.peers_per_node, report::MAX_PEERS)?,
-            seed_dns: (!self.seed_dns.is_empty()).then(|| self.seed_dns.clone()),
+            seed_dns: seed_names(&self.seed_dns)?,
             seeds: seeds(&self.seeds)?,
             mdns: flag("PEERNET_MDNS", &self.mdns)?,
             kademlia: flag("PEERNET_KADEMLIA", &self.kademlia)?,
+            kademlia_protocol: kademlia_protocol(&self.kademlia_protocol)?,
             bootstrap: bootstrap_peers(&self.bootstrap_peers)?,
             guests: count_or_none("PEERNET_GUESTS", &self.guests, MAX_GUESTS)?,
             relay: self.relay()?,
@@ -389,6 +435,33 @@ impl Args {
         }))
     }
 
+    /// The HTTP port of this very agent.
+    ///
+    /// # Errors
+    /// If the settings don't say one.
+    pub fn own_http_port(&self) -> Result<u16, Invalid> {
+        let variable = "PEERNET_HTTP_PORT";
+        self.own_port(variable, port(variable, &self.http_port)?)
+    }
+
+    /// The port of this very agent, where `first` is that of the agent with ordinal 0. Any port stays any.
+    fn own_port(&self, variable: &'static str, first: u16) -> Result<u16, Invalid> {
+        let step = any_port("PEERNET_PORT_STEP", &self.port_step)?;
+        let ordinal = any_port("PEERNET_ORDINAL", &self.ordinal)?;
+        if first == 0 {
+            return Ok(0);
+        }
+        ports::of_ordinal(first, step, ordinal).map_or_else(
+            || {
+                invalid(
+                    variable,
+                    format!("{first} and {ordinal} steps of {step} go beyond 65535"),
+                )
+            },
+            Ok,
+        )
+    }
+
     fn secret(&self) -> Result<NetworkSecret, Invalid> {
         let variable = "PEERNET_SECRET_FILE";
         let path = self.secret_file.display();
@@ -426,9 +499,12 @@ impl Config {
         }
     }
 
-    /// The name of this network's Kademlia, if it is on. Other networks have other names.
+    /// The name of the Kademlia protocol, if it is on. Other networks have other names, unless they are given the same.
     #[must_use]
     pub fn kad_protocol(&self) -> Option<StreamProtocol> {
+        if let Some(given) = &self.kademlia_protocol {
+            return self.kademlia.then(|| given.clone());
+        }
         let name = format!("/peernet/{}/kad/1.0.0", self.network);
         self.kademlia
             .then(|| StreamProtocol::try_from_owned(name).ok())

@@ -16,7 +16,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use libp2p::PeerId;
 use peernet_api::{
     histogram::Histogram,
-    report::{HostReport, MAX_PEERS, Path, PeerReport, StampClock},
+    report::{FoundBy, HostReport, MAX_PEERS, Path, PeerReport, StampClock},
     transport::Transport,
 };
 
@@ -45,6 +45,8 @@ pub struct Member {
     pub name: Arc<str>,
     /// Which start of it this is, if it says.
     pub instance: Option<Instance>,
+    /// How it was first heard of.
+    pub found_by: FoundBy,
     /// The other end of the connection that it is measured on over the agent's first transport. A circuit has none.
     pub link: Option<SocketAddr>,
     /// The transports over which it has a direct connection.

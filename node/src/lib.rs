@@ -15,11 +15,14 @@
 //! ```
 //!
 //! * [`agent`] puts it together; [`config`] is the only reader of flags, environment and files.
-//! * [`swarm`] owns the swarm; [`ping`] and [`stamp`] are the measuring instruments; [`admission`] limits connections.
+//! * [`swarm`] owns the swarm; [`ping`] and [`stamp`] are the measuring instruments; [`admission`] limits
+//!   connections, and [`probation`] what unknown peers may send.
+//! * [`external`] is what was measured to hosts outside the network.
 //! * [`private`] lets in only who has the private network's key; [`strangers`] remembers who was turned away.
 //! * [`relay`] reaches members through others that no connection of their own leads to.
 //! * [`dht`] keeps the network's records and finds services and peers; [`api`] offers it over HTTP, and [`cli`] on the command line.
 //! * [`ledger`] is what was measured; [`reporting`] turns it into reports; [`metrics`] into Prometheus' text.
+//! * [`check`] asks a running agent for its health.
 //! * [`host`] asks the kernel what the agent's host does to it.
 //!
 //! Invariants:
@@ -39,10 +42,12 @@ pub mod admission;
 pub mod agent;
 pub mod api;
 mod behaviour;
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod dht;
 pub mod discovery;
+pub mod external;
 pub mod host;
 pub mod http;
 pub mod ledger;
@@ -51,6 +56,7 @@ pub mod metrics;
 mod pace;
 pub mod ping;
 pub mod private;
+pub mod probation;
 pub mod relay;
 pub mod reporting;
 pub mod stamp;

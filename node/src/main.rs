@@ -1,13 +1,16 @@
 //! The agent's program: flags and environment in, exit code out.
 
 use std::{
+    fs,
     io::{self, IsTerminal, Write},
     process::ExitCode,
 };
 
 use clap::Parser;
+use peernet_api::ports;
 use peernet_node::{
     agent::{Agent, Error},
+    check::check,
     cli,
     config::{Args, Config, Invalid, LogFormat},
 };
@@ -35,6 +38,9 @@ fn main() -> ExitCode {
     if let Some(command) = command {
         return cli::run(command);
     }
+    if let Some(path) = &args.check {
+        return health(&args, path);
+    }
     let config = match settings(&args) {
         Ok(config) => config,
         Err(error) => {
@@ -51,8 +57,37 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "the agent ends");
+            leave_word(&args.termination_log, &error);
+            if error.is_port_taken() {
+                ExitCode::from(ports::EXIT_PORT_TAKEN)
+            } else {
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+/// The kubelet's probe, where the agent's port is not that of the pod's template.
+fn health(args: &Args, path: &str) -> ExitCode {
+    let answer = args
+        .own_http_port()
+        .map_err(io::Error::other)
+        .and_then(|port| check(port, path));
+    match answer {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "{error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// For those who look at the pod: Kubernetes shows what is in this file.
+fn leave_word(file: &str, error: &Error) {
+    if !file.is_empty()
+        && let Err(unwritten) = fs::write(file, error.to_string())
+    {
+        tracing::debug!(error = %unwritten, "no word could be left");
     }
 }
 

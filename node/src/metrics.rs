@@ -311,6 +311,7 @@ fn encode_swarm(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> Res
         dials_connected,
         dials_failed,
         dials_refused,
+        connections_refused,
         stamp,
         dht,
     } = snapshot.counters;
@@ -367,6 +368,11 @@ fn encode_swarm(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> Res
             "dht_records_refused",
             "Records that others brought and that were not stored",
             dht.records_refused,
+        ),
+        (
+            "connections_refused",
+            "Connections refused since a limit was reached or memory was short",
+            connections_refused,
         ),
         (
             "events_dropped",
@@ -541,6 +547,7 @@ mod tests {
             strangers_rejected: 8,
             guests_refused: 26,
             dials_connected: 9,
+            connections_refused: 10,
             stamp: Counts {
                 reflected: 21,
                 refused: 22,
@@ -617,6 +624,7 @@ mod tests {
             "peernet_dht_records 32",
             "peernet_dht_record_bytes 33",
             "peernet_dht_providers 34",
+            "peernet_connections_refused_total 10",
             "peernet_events_dropped_total 7",
             "peernet_guests_refused_total 26",
             "peernet_peers 2",

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use libp2p::PeerId;
 use peernet_api::{
     histogram::Histogram,
     report::{self, PeerReport, Report, ServiceReport},
@@ -9,6 +10,8 @@ use peernet_api::{
 };
 
 use crate::{
+    config::Bootstrap,
+    external::External,
     host::{Usage, tcp::Sockets},
     ledger::{Ledger, Moment, millis},
     metrics::Snapshot,
@@ -42,6 +45,7 @@ pub struct Reporting {
     identity: Identity,
     keys: Option<Keys>,
     ledger: Ledger,
+    external: External,
     state: State,
 }
 
@@ -49,11 +53,18 @@ impl Reporting {
     /// Nothing measured yet. The agent counts as alive from here on, until it is silent for too long. `keys`: those of the
     /// private network, if it is one.
     #[must_use]
-    pub fn new(identity: Identity, keys: Option<Keys>, window: Duration, now: Moment) -> Self {
+    pub fn new(
+        identity: Identity,
+        keys: Option<Keys>,
+        bootstrap: &[Bootstrap],
+        window: Duration,
+        now: Moment,
+    ) -> Self {
         Self {
             ledger: Ledger::new(window, &identity.transports),
             identity,
             keys,
+            external: External::new(bootstrap, window),
             state: State {
                 at: now,
                 ..State::default()
@@ -65,6 +76,11 @@ impl Reporting {
     pub fn apply(&mut self, event: Event) {
         match event {
             Event::Probe {
+                peer, news, sent, at, ..
+            } if self.is_external(&peer) => {
+                self.external.record(&peer, news, sent, at);
+            }
+            Event::Probe {
                 peer,
                 over,
                 news,
@@ -75,9 +91,14 @@ impl Reporting {
             Event::LoopLag { lag, at } => self.ledger.record_loop_lag(lag, at),
             Event::State(state) => {
                 self.ledger.set_members(&state.members, state.at);
+                self.external.set_connected(&state.external, state.at);
                 self.state = state;
             }
         }
+    }
+
+    fn is_external(&self, peer: &PeerId) -> bool {
+        self.external.has(peer) && !self.state.members.iter().any(|member| member.peer == *peer)
     }
 
     /// Takes what the host did to the agent.
@@ -112,7 +133,15 @@ impl Reporting {
     #[must_use]
     pub fn report(&self, nonce: &str, now: Moment) -> Report {
         let host = self.ledger.host(now);
-        let histograms = host.delay.json_bytes() + host.loop_lag.json_bytes();
+        let mut peers = self.ledger.rows(now);
+        let external = self.external.rows(&peers, now);
+        let histograms = external
+            .iter()
+            .map(|row| ROW_BYTES + row.rtt.json_bytes())
+            .sum::<usize>()
+            + host.delay.json_bytes()
+            + host.loop_lag.json_bytes();
+        peers = fit(peers, report::MAX_BYTES - FRAME_BYTES - histograms);
         Report {
             version: report::VERSION,
             nonce: nonce.to_owned(),
@@ -138,10 +167,8 @@ impl Reporting {
                 .iter()
                 .map(|service| row(service, now))
                 .collect(),
-            peers: fit(
-                self.ledger.rows(now),
-                report::MAX_BYTES - FRAME_BYTES - histograms,
-            ),
+            peers,
+            external,
         }
     }
 
@@ -218,11 +245,10 @@ fn json_bound(row: &PeerReport) -> usize {
 mod tests {
     use std::sync::Arc;
 
-    use libp2p::PeerId;
     use peernet_api::{
         envelope,
         identity::NetworkSecret,
-        report::{MAX_PEERS, NetworkReport, Path, RelayedReport, StampClock, TransportReport},
+        report::{FoundBy, MAX_PEERS, NetworkReport, Path, RelayedReport, StampClock, TransportReport},
     };
 
     use super::*;
@@ -238,7 +264,7 @@ mod tests {
             name: "mesh-0".to_owned(),
             transports: vec![Transport::Tcp, Transport::Quic, Transport::WebSocket],
         };
-        Reporting::new(identity, None, Duration::from_secs(300), Duration::ZERO)
+        Reporting::new(identity, None, &[], Duration::from_secs(300), Duration::ZERO)
     }
 
     #[test]
@@ -304,6 +330,7 @@ mod tests {
                 peer: PeerId::random(),
                 name: name(n).into(),
                 instance: None,
+                found_by: FoundBy::Dns,
                 link: None,
                 path: Path::Direct,
                 relay: None,
@@ -370,6 +397,7 @@ mod tests {
             ..TransportReport::default()
         };
         let row = PeerReport {
+            found_by: Some(FoundBy::Bootstrap),
             answered: longest,
             timed_out: longest,
             failed: longest,

@@ -105,6 +105,8 @@ pub struct State {
     pub members: Arc<[Member]>,
     /// Guests with a connection, if there may be any.
     pub guests: Option<usize>,
+    /// The hosts outside the network that the agent is told to connect to and has a connection to.
+    pub external: Arc<[Member]>,
     /// Connections, strangers' included.
     pub connections: usize,
     /// Whether a relay could dial this agent, if one has tried.
@@ -157,6 +159,8 @@ pub struct Counters {
     pub dials_failed: u64,
     /// Dials refused by our own limits, or because the peer is known as a stranger.
     pub dials_refused: u64,
+    /// Connections refused since there were too many, or too little memory.
+    pub connections_refused: u64,
     /// What came to the STAMP sockets.
     pub stamp: stamp::Counts,
     /// What the DHT stores and refused.

@@ -21,7 +21,11 @@ use libp2p::{
 use peernet_api::transport::Transport;
 
 use self::own_port::OwnPort;
-use crate::private;
+use crate::{
+    discovery::Address,
+    private,
+    probation::{Probation, Watched},
+};
 
 /// From the first packet to the end of all handshakes.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
@@ -61,7 +65,7 @@ pub fn is_built(transport: Transport) -> bool {
 }
 
 /// All of these transports in one. What is not asked for is not even prepared, and costs nothing. `private`: the keys of
-/// the private network, if it is one. `circuits`: those through relays, if there may be any. Where a TCP dial does not say
+/// the private network, if it is one. `probation`: counts what unknown peers send. `circuits`: those through relays, if there may be any. Where a TCP dial does not say
 /// otherwise, it leaves from the port that the agent listens on then: that is how two ends behind firewalls meet.
 ///
 /// # Errors
@@ -70,6 +74,7 @@ pub fn build(
     key: &Keypair,
     wanted: &[Transport],
     private: Option<&private::Keys>,
+    probation: &Probation,
     circuits: Option<relay::client::Transport>,
 ) -> Result<Boxed<Connected>, Error> {
     let noise = noise::Config::new(key)?;
@@ -81,11 +86,15 @@ pub fn build(
     let mut all: Option<Boxed<Connected>> = None;
     for transport in wanted {
         let built = match transport {
-            Transport::Tcp if meets => secured(tcp(), noise.clone(), private, streams),
-            Transport::Tcp => secured(OwnPort(tcp()), noise.clone(), private, streams),
+            Transport::Tcp if meets => {
+                secured(watched(tcp(), probation), noise.clone(), private, streams)
+            }
+            Transport::Tcp => {
+                secured(watched(OwnPort(tcp()), probation), noise.clone(), private, streams)
+            }
             #[cfg(feature = "websocket")]
             Transport::WebSocket => secured(
-                websocket::WebSocket::new(OwnPort(tcp())),
+                watched(websocket::WebSocket::new(OwnPort(tcp())), probation),
                 noise.clone(),
                 private,
                 streams,
@@ -104,7 +113,7 @@ pub fn build(
     }
     let direct = all.ok_or(Error::None)?;
     Ok(match circuits {
-        // Both ways to and from the relay are guarded.
+        // Both ways to and from the relay are guarded and watched already.
         Some(circuits) => either(upgraded(circuits, noise, streams), direct),
         None => direct,
     })
@@ -119,6 +128,28 @@ fn either(first: Boxed<Connected>, second: Boxed<Connected>) -> Boxed<Connected>
 
 fn tcp() -> tcp::tokio::Transport {
     tcp::tokio::Transport::new(tcp::Config::default())
+}
+
+/// Counts what unknown peers send over a transport of byte streams.
+fn watched<T>(
+    transport: T,
+    probation: &Probation,
+) -> impl libp2p::Transport<
+    Output = Watched<T::Output>,
+    Error = T::Error,
+    Dial: Send + 'static,
+    ListenerUpgrade: Send + 'static,
+> + Send
++ Unpin
++ use<T>
+where
+    T: libp2p::Transport<Dial: Send + 'static, ListenerUpgrade: Send + 'static> + Send + Unpin,
+{
+    let probation = probation.clone();
+    transport.map(move |stream, endpoint| {
+        let remote = Address::parse(endpoint.get_remote_address());
+        probation.watch(stream, remote.map(|address| address.socket()))
+    })
 }
 
 /// The private network's key, Noise and Yamux over a byte stream.
@@ -183,7 +214,8 @@ fn quic(key: &Keypair, streams: u16) -> Boxed<Connected> {
     config.keep_alive_interval = KEEP_ALIVE;
     config.max_concurrent_stream_limit = streams.into();
     config.max_stream_data = STREAM_WINDOW;
-    config.max_connection_data = 4 * STREAM_WINDOW;
+    // Nobody counts what an unknown peer sends over QUIC: this bounds what it can make us hold.
+    config.max_connection_data = 2 * STREAM_WINDOW;
     quic::tokio::Transport::new(config)
         .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)))
         .boxed()

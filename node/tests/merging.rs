@@ -75,6 +75,7 @@ fn member(n: usize) -> Member {
         peer,
         name: name.into(),
         instance: None,
+        found_by: peernet_api::report::FoundBy::Dns,
         link: None,
         path: Path::Direct,
         relay: None,

@@ -37,6 +37,7 @@ use peernet_node::{
     config::{Config, Private},
     discovery::Address,
     private::Keys,
+    probation::Probation,
     transport,
 };
 use tokio::time::{sleep, timeout};
@@ -196,6 +197,7 @@ fn swarm(stock: Option<&PreSharedKey>, ours: &[PreSharedKey]) -> Swarm<ping::Beh
             &identity,
             &[peernet_api::transport::Transport::Tcp],
             Some(&Keys::new(ours.to_vec(), GRACE)),
+            &Probation::off(),
             None,
         )
         .unwrap(),

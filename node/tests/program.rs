@@ -161,7 +161,7 @@ fn an_order_to_stop_ends_it_with_code_0() {
 }
 
 #[test]
-fn a_port_that_is_taken_ends_it_with_code_1_and_is_named() {
+fn a_port_that_is_taken_ends_it_with_code_3_and_is_named() {
     let secret = SecretFile::new("port");
     let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
@@ -170,8 +170,57 @@ fn a_port_that_is_taken_ends_it_with_code_1_and_is_named() {
         .env("PEERNET_HTTP_PORT", free_port())
         .output()
         .unwrap();
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(3));
     assert!(said(&output).contains(&port), "{}", said(&output));
+
+    // The same for the HTTP port, with a word left for the kubelet.
+    let word = SecretFile::new("word");
+    let output = program(&secret)
+        .env("PEERNET_P2P_PORT", free_port())
+        .env("PEERNET_HTTP_PORT", &port)
+        .env("PEERNET_TERMINATION_LOG", &word.0)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    let left = fs::read_to_string(&word.0).unwrap();
+    assert!(
+        left.starts_with(&format!("failed to open the HTTP port {port}: ")),
+        "{left}"
+    );
+}
+
+#[test]
+fn a_running_agent_is_asked_for_its_health_at_the_port_of_its_ordinal() {
+    let secret = SecretFile::new("check");
+    // Their own ports are two steps further on.
+    let step = 7;
+    let first = free_port().parse::<u16>().unwrap() - 2 * step;
+    let with_ordinal = |program: &mut Command| {
+        program
+            .env("PEERNET_HTTP_PORT", first.to_string())
+            .env("PEERNET_PORT_STEP", step.to_string())
+            .env("PEERNET_ORDINAL", "2");
+    };
+    let mut agent = program(&secret);
+    agent.env("PEERNET_P2P_PORT", free_port()).stderr(Stdio::null());
+    with_ordinal(&mut agent);
+    let check = |path: &str| {
+        let mut asking = Command::new(env!("CARGO_BIN_EXE_peernet-node"));
+        with_ordinal(asking.env_clear().args(["--check", path]));
+        asking.output().unwrap().status.code()
+    };
+    assert_eq!(check("/readyz"), Some(1), "nobody is there yet");
+    let running = Running {
+        child: agent.spawn().unwrap(),
+        http: SocketAddr::from(([127, 0, 0, 1], first + 2 * step)),
+    };
+    let begun = std::time::Instant::now();
+    while check("/readyz") != Some(0) {
+        assert!(begun.elapsed() < support::DEADLINE, "it does not become ready");
+    }
+    assert_eq!(check("/livez"), Some(0));
+    assert_eq!(check("/nowhere"), Some(1));
+    drop(running);
 }
 
 #[tokio::test]

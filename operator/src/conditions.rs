@@ -174,17 +174,23 @@ fn not_ready_nodes(roster: &Roster) -> Option<Finding> {
             format!("pod {}{place} {state}{problem}", pod.name)
         }
     }));
+    let ports_taken = roster.members.iter().any(|member| {
+        let pod = member.pod.as_ref();
+        pod.is_some_and(|pod| pod.ports_taken && !pod.ready)
+    });
     let missing = roster.wanted.saturating_sub(roster.members.len());
     let detail = match (named.is_empty(), missing) {
         (true, missing) => format!("{missing} nodes have no pod yet"),
         (false, 0) => named,
         (false, missing) => format!("{named}, {missing} nodes have no pod yet"),
     };
-    Some((
-        Verdict::False,
-        reason::NODES_NOT_READY,
-        format!("{ready} of {} nodes are ready: {detail}", roster.wanted),
-    ))
+    let message = format!("{ready} of {} nodes are ready: {detail}", roster.wanted);
+    Some(if ports_taken {
+        let cure = "free the ports, or choose others by spec.hostPortBase";
+        (Verdict::False, reason::PORTS_TAKEN, format!("{message}; {cure}"))
+    } else {
+        (Verdict::False, reason::NODES_NOT_READY, message)
+    })
 }
 
 fn missing_reports(facts: &Facts<'_>) -> Option<Finding> {

@@ -42,7 +42,7 @@ pub fn decide(
     defaults: &NodeDefaults,
     observed: &Observed,
 ) -> Decision {
-    let network = match Network::validate(identity, spec, defaults) {
+    let network = match Network::validate(identity, spec, defaults, &observed.claims) {
         Ok(network) => Box::new(network),
         Err(fields) => {
             let fields: Vec<_> = fields.iter().map(ToString::to_string).collect();
@@ -99,6 +99,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        host_ports::Claims,
         network::fixtures::{defaults, resource},
         observe::ObservedWorkload,
         private_network::KeyState,
@@ -115,12 +116,14 @@ mod tests {
             fingerprint: Some(fingerprint.to_owned()),
             wanted: 3,
             settled: true,
+            block: None,
         });
         let observed = Observed {
             secret,
             key: KeyState::default(),
             workload,
             pods: Vec::new(),
+            claims: Claims::default(),
         };
         match decide(
             &Identity::of(&resource).unwrap(),

@@ -13,6 +13,7 @@
 //! | [`clock`]: the API server's time | [`metrics`]: what is counted, and the newest numbers |
 //! | [`http`]: probes and metrics | [`conditions`], [`status`]: what the resource shows |
 //! | | [`private_network`], [`strangers`]: who has the key, and who was turned away |
+//! | | [`host_ports`]: which ports a network has on its nodes |
 //!
 //! Invariants:
 //! * Only [`apply`] and the status write of [`reconcile`] change anything in the cluster, under one field manager.
@@ -30,6 +31,7 @@ pub mod conditions;
 pub mod config;
 pub mod controller;
 pub mod decide;
+pub mod host_ports;
 pub mod http;
 pub mod measure;
 pub mod metrics;

@@ -4,8 +4,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
 use peernet_api::{
     bootstrap, duration,
+    ports::Block,
     v1alpha1::{ImagePullPolicy, PeerNetwork, PeerNetworkSpec, Workload},
 };
+
+use crate::host_ports::{self, Claims, Ports};
 
 /// What the operator was installed with, for networks that don't say otherwise.
 #[derive(Clone, Debug)]
@@ -40,6 +43,10 @@ pub struct Network {
     pub image: String,
     /// When the kubelet pulls it.
     pub image_pull_policy: ImagePullPolicy,
+    /// The ports of its agents.
+    pub ports: Ports,
+    /// The block of ports that these are of, on the nodes' own network.
+    pub block: Option<Block>,
 }
 
 /// A field that only the operator could find wrong.
@@ -91,6 +98,7 @@ impl Network {
         identity: &Identity,
         spec: &PeerNetworkSpec,
         defaults: &NodeDefaults,
+        claims: &Claims,
     ) -> Result<Self, Vec<InvalidField>> {
         let mut invalid = Vec::new();
         for (at, peer) in spec.discovery.bootstrap_peers.iter().enumerate() {
@@ -118,10 +126,16 @@ impl Network {
                 });
             }
         }
+        let block = host_ports::block(spec, claims).unwrap_or_else(|field| {
+            invalid.push(field);
+            None
+        });
         if !invalid.is_empty() {
             return Err(invalid);
         }
         Ok(Self {
+            ports: block.map_or(Ports::OF_PODS, |block| Ports::of_block(block, spec.workload)),
+            block,
             identity: identity.clone(),
             spec: spec.clone(),
             image: spec.image.clone().unwrap_or_else(|| defaults.image.clone()),
@@ -157,8 +171,12 @@ pub(crate) mod fixtures {
     }
 
     pub(crate) fn network(spec: serde_json::Value) -> Network {
-        let resource = resource(spec);
-        Network::validate(&Identity::of(&resource).unwrap(), &resource.spec, &defaults()).unwrap()
+        validated(&resource(spec)).unwrap()
+    }
+
+    pub(crate) fn validated(resource: &PeerNetwork) -> Result<Network, Vec<InvalidField>> {
+        let identity = Identity::of(resource).unwrap();
+        Network::validate(&identity, &resource.spec, &defaults(), &Claims::default())
     }
 }
 
@@ -166,14 +184,13 @@ pub(crate) mod fixtures {
 mod tests {
     use serde_json::json;
 
-    use super::{fixtures::*, *};
+    use super::fixtures::*;
 
     #[test]
     fn a_wrong_bootstrap_peer_is_named_by_its_place() {
         let resource =
             resource(json!({"discovery": {"bootstrapPeers": ["/ip4/192.0.2.7/tcp/4001/p2p/12D3KooWno"]}}));
-        let invalid =
-            Network::validate(&Identity::of(&resource).unwrap(), &resource.spec, &defaults()).unwrap_err();
+        let invalid = validated(&resource).unwrap_err();
         assert_eq!(invalid.len(), 1);
         assert!(
             invalid[0]
@@ -187,8 +204,7 @@ mod tests {
     #[test]
     fn every_wrong_field_is_named() {
         let resource = resource(json!({"probe": {"interval": "1x", "timeout": "", "window": "5m"}}));
-        let invalid =
-            Network::validate(&Identity::of(&resource).unwrap(), &resource.spec, &defaults()).unwrap_err();
+        let invalid = validated(&resource).unwrap_err();
         let fields: Vec<_> = invalid.iter().map(|field| field.field.as_str()).collect();
         assert_eq!(fields, ["spec.probe.interval", "spec.probe.timeout"]);
     }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::{
     apps::v1::{DaemonSet, StatefulSet},
-    core::v1::{Pod, Secret, Service},
+    core::v1::{Pod, PodStatus, Secret, Service},
     policy::v1::PodDisruptionBudget,
 };
 use kube::{
@@ -13,11 +13,14 @@ use kube::{
 };
 use peernet_api::{
     identity::{NetworkSecret, SECRET_KEY},
+    ports::{self, Block, EXIT_PORT_TAKEN},
+    report::HTTP_PORT,
     v1alpha1::{PeerNetworkSpec, Workload},
 };
 
 use crate::{
     api_call::{ApiCallError, with_deadline},
+    host_ports::{Claim, Claims, HTTP_PORT_VARIABLE, ORDINAL_LABEL, PORT_STEP_VARIABLE, claimed},
     network::Identity,
     private_network::{self, KeyState},
     resources::{FINGERPRINT_ANNOTATION, NETWORK_LABEL},
@@ -27,6 +30,9 @@ use crate::{
 /// known without any right to nodes. See
 /// [KEP-4742](https://github.com/kubernetes/enhancements/tree/master/keps/sig-node/4742-expose-node-labels-via-downward-api).
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+
+/// The scheduler's words for a pod whose ports are taken on a node.
+const NO_FREE_PORT: &str = "didn't have free ports";
 
 /// Copies of the operator's objects and their pods, kept up to date by watches.
 #[derive(Clone)]
@@ -68,6 +74,8 @@ pub struct Observed {
     pub workload: Option<ObservedWorkload>,
     /// The pods of the network, of either kind of workload.
     pub pods: Vec<ObservedPod>,
+    /// The ports that networks have on their nodes.
+    pub claims: Claims,
 }
 
 /// State of the Secret.
@@ -94,6 +102,8 @@ pub struct ObservedWorkload {
     pub wanted: i32,
     /// Whether Kubernetes has done with it what its spec says: every pod exists in its newest form.
     pub settled: bool,
+    /// The ports that its pods have on their nodes.
+    pub block: Option<Block>,
 }
 
 /// An agent's pod.
@@ -113,8 +123,12 @@ pub struct ObservedPod {
     pub ready: bool,
     /// Whether it is being deleted.
     pub terminating: bool,
+    /// The TCP port that its agent speaks HTTP at. A pod keeps the one that it was made with.
+    pub http_port: u16,
     /// Why it does not run, if Kubernetes says.
     pub problem: Option<String>,
+    /// Whether it does not run since something else has its ports.
+    pub ports_taken: bool,
 }
 
 /// Reads the Secrets and gathers what the watches know about a network of this spec.
@@ -157,7 +171,37 @@ pub async fn observe(
         key: private_network::key_state(&spec.private_network, key_secret.as_ref()),
         workload: workloads.into_iter().next(),
         pods,
+        claims: claims(stores, identity),
     })
+}
+
+/// The ports that all networks have on their nodes, as far as this operator sees.
+fn claims(stores: &Stores, identity: &Identity) -> Claims {
+    let sets = stores.stateful_sets.state();
+    let daemons = stores.daemon_sets.state();
+    let all = sets
+        .iter()
+        .map(|set| claim(set.as_ref(), identity))
+        .chain(daemons.iter().map(|set| claim(set.as_ref(), identity)));
+    let mut claims = Claims::default();
+    for (is_own, claim) in all.flatten() {
+        if is_own {
+            claims.own = Some(claim);
+        } else {
+            claims.others.push(claim);
+        }
+    }
+    claims
+}
+
+/// The ports that a workload has on its nodes, and whether it is this network's.
+fn claim(workload: &impl Resource, identity: &Identity) -> Option<(bool, Claim)> {
+    let created = workload.meta().creation_timestamp.as_ref().map(|time| time.0);
+    let claim = Claim {
+        block: claimed(workload.annotations())?,
+        age: (created, workload.uid().unwrap_or_default()),
+    };
+    Some((belongs_to(workload, identity), claim))
 }
 
 /// The object that has the network's name and belongs to it.
@@ -216,6 +260,7 @@ fn stateful_set(set: &StatefulSet) -> ObservedWorkload {
         settled: status.observed_generation >= set.metadata.generation
             && status.replicas == wanted
             && status.updated_replicas.unwrap_or(0) == wanted,
+        block: claimed(set.annotations()),
     }
 }
 
@@ -228,6 +273,7 @@ fn daemon_set(set: &DaemonSet) -> ObservedWorkload {
         settled: status.observed_generation >= set.metadata.generation
             && status.current_number_scheduled == status.desired_number_scheduled
             && status.updated_number_scheduled.unwrap_or(0) == status.desired_number_scheduled,
+        block: claimed(set.annotations()),
     }
 }
 
@@ -250,6 +296,11 @@ fn observed_pod(pod: &Pod) -> ObservedPod {
                 .clone()
                 .unwrap_or_else(|| "not scheduled".to_owned())
         });
+    let no_free_port = unscheduled
+        .as_ref()
+        .is_some_and(|message| message.contains(NO_FREE_PORT));
+    let port_in_use = port_in_use(&status);
+    let ports_taken = (no_free_port || port_in_use.is_some()) && !is_ready;
     let waiting = status.container_statuses.iter().flatten().find_map(|container| {
         let waiting = container.state.as_ref()?.waiting.as_ref()?;
         match (&waiting.reason, &waiting.message) {
@@ -279,8 +330,45 @@ fn observed_pod(pod: &Pod) -> ObservedPod {
         ip: status.pod_ip.as_deref().and_then(|ip| ip.parse().ok()),
         ready: is_ready && !terminating,
         terminating,
-        problem: unscheduled.or(waiting).filter(|_| !is_ready),
+        http_port: http_port(pod),
+        problem: unscheduled.or(port_in_use).or(waiting).filter(|_| !is_ready),
+        ports_taken,
     }
+}
+
+/// What an agent said that ended since it could not have one of its ports.
+fn port_in_use(status: &PodStatus) -> Option<String> {
+    status.container_statuses.iter().flatten().find_map(|container| {
+        let states = [container.state.as_ref(), container.last_state.as_ref()];
+        let mut ends = states
+            .into_iter()
+            .flatten()
+            .filter_map(|state| state.terminated.as_ref());
+        let end = ends.find(|end| end.exit_code == i32::from(EXIT_PORT_TAKEN))?;
+        let said = end.message.as_deref().map(str::trim).unwrap_or_default();
+        Some(if said.is_empty() { "a port is taken" } else { said }.to_owned())
+    })
+}
+
+/// The port that the pod's template and its ordinal say.
+fn http_port(pod: &Pod) -> u16 {
+    let containers = pod.spec.as_ref().map(|spec| spec.containers.as_slice());
+    let variable = |name: &str| -> Option<u16> {
+        let mut variables = containers?
+            .iter()
+            .flat_map(|container| container.env.iter().flatten());
+        variables
+            .find(|variable| variable.name == name)?
+            .value
+            .as_ref()?
+            .parse()
+            .ok()
+    };
+    let step = variable(PORT_STEP_VARIABLE).unwrap_or(0);
+    let ordinal = pod.labels().get(ORDINAL_LABEL).and_then(|text| text.parse().ok());
+    variable(HTTP_PORT_VARIABLE)
+        .and_then(|first| ports::of_ordinal(first, step, ordinal.unwrap_or(0)))
+        .unwrap_or(HTTP_PORT)
 }
 
 #[cfg(test)]
@@ -354,6 +442,50 @@ mod tests {
             pod(json!({"conditions": [{"type": "Ready", "status": "True"}]})).problem,
             None
         );
+    }
+
+    #[test]
+    fn taken_ports_are_told_by_the_agent_or_by_the_scheduler() {
+        let said = "failed to open the HTTP port 20001: Address already in use";
+        let ended = |code: i32| {
+            pod(
+                json!({"containerStatuses": [{"name": "node", "image": "", "imageID": "", "ready": false, "restartCount": 3,
+                "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 40s"}},
+                "lastState": {"terminated": {"exitCode": code, "message": said}}}]}),
+            )
+        };
+        let taken = ended(3);
+        assert_eq!((taken.ports_taken, taken.problem.as_deref()), (true, Some(said)));
+        let other = ended(1);
+        assert_eq!(
+            (other.ports_taken, other.problem.as_deref()),
+            (false, Some("CrashLoopBackOff: back-off 40s"))
+        );
+        let pending = pod(json!({"conditions": [{"type": "PodScheduled", "status": "False",
+            "message": "0/3 nodes are available: 3 node(s) didn't have free ports for the requested pod ports."}]}));
+        assert!(pending.ports_taken);
+        let back = pod(
+            json!({"conditions": [{"type": "Ready", "status": "True"}], "containerStatuses": [{"name": "node",
+            "image": "", "imageID": "", "ready": true, "restartCount": 1,
+            "lastState": {"terminated": {"exitCode": 3, "message": said}}}]}),
+        );
+        assert_eq!((back.ports_taken, back.problem), (false, None));
+    }
+
+    #[test]
+    fn a_pod_is_asked_at_the_port_that_it_was_made_with() {
+        let port = |labels: Value, env: Value| {
+            http_port(
+                &serde_json::from_value(json!({"metadata": {"labels": labels},
+                    "spec": {"containers": [{"name": "node", "env": env}]}}))
+                .unwrap(),
+            )
+        };
+        assert_eq!(port(json!({}), json!([])), HTTP_PORT);
+        let env = json!([{"name": "PEERNET_HTTP_PORT", "value": "20001"}, {"name": "PEERNET_PORT_STEP", "value": "8"}]);
+        assert_eq!(port(json!({"apps.kubernetes.io/pod-index": "3"}), env), 20_025);
+        let every = json!([{"name": "PEERNET_HTTP_PORT", "value": "20001"}]);
+        assert_eq!(port(json!({}), every), 20_001);
     }
 
     #[test]

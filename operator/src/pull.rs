@@ -10,7 +10,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
 };
 use peernet_api::{
-    report::{HTTP_PORT, MAX_BYTES, PATH, Report},
+    report::{MAX_BYTES, PATH, Report},
     v1alpha1::ReportOutcome,
 };
 
@@ -132,8 +132,9 @@ impl Puller {
 
 /// Where to ask, and who must answer.
 fn target(member: &Member) -> Option<(SocketAddr, &str)> {
+    let pod = member.pod.as_ref()?;
     Some((
-        SocketAddr::new(member.pod.as_ref()?.ip?, HTTP_PORT),
+        SocketAddr::new(pod.ip?, pod.http_port),
         member.peer_id.as_deref()?,
     ))
 }

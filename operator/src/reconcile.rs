@@ -14,6 +14,7 @@ use kube::{
 };
 use peernet_api::{
     duration,
+    ports::Block,
     v1alpha1::{PeerNetwork, PeerNetworkStatus, Probe, Workload},
 };
 
@@ -24,7 +25,7 @@ use crate::{
     clock::{Moment, Monotonic, ServerClock},
     conditions::Facts,
     decide::{Decision, Stall, decide},
-    measure::{ProbeSettings, measure},
+    measure::{ProbeSettings, external, measure},
     metrics::Metrics,
     network::{Identity, Network, NodeDefaults},
     observe::{Observed, SecretState, Stores, observe},
@@ -139,6 +140,13 @@ pub async fn reconcile(resource: Arc<PeerNetwork>, context: Arc<Context>) -> Res
     expire(&mut pulled, moment);
     context.metrics.count_reports(&pulled);
     let measured = measure(&roster, &pulled, probe_settings(&spec.probe), moment);
+    let external = external(
+        &roster,
+        &pulled,
+        &spec.discovery.bootstrap_peers,
+        probe_settings(&spec.probe),
+        moment,
+    );
     context.metrics.note_numbers(&identity.path(), &measured, moment);
 
     let settled = !progress.changed
@@ -161,11 +169,15 @@ pub async fn reconcile(resource: Arc<PeerNetwork>, context: Arc<Context>) -> Res
     let previous = resource.status.as_ref().unwrap_or(&nothing);
     let next = compose(&Input {
         facts,
+        external: &external,
         selector: selector_text(&identity),
         image: progress
             .image
             .or_else(|| previous.columns.as_ref()?.image.clone()),
         services: &resource.spec.services,
+        host_ports: progress
+            .block
+            .or_else(|| observed.workload.as_ref().and_then(|workload| workload.block)),
         generation: resource.metadata.generation,
         private_network: private_network::status(&observed.key, secret, &pulled),
         strangers: strangers::gather(&roster, &pulled, moment),
@@ -199,6 +211,7 @@ struct Progress {
     stall: Option<Stall>,
     changed: bool,
     image: Option<String>,
+    block: Option<Block>,
 }
 
 /// Decides, and writes what was decided. After this, `observed` knows the secret that counts.
@@ -220,6 +233,7 @@ async fn build(
                 stall: None,
                 changed: true,
                 image: None,
+                block: None,
             });
         }
         Decision::Stall(stall) => {
@@ -227,6 +241,7 @@ async fn build(
                 stall: Some(stall),
                 changed: false,
                 image: None,
+                block: None,
             });
         }
         Decision::Build(network, secret) => {
@@ -238,12 +253,13 @@ async fn build(
             (network, result)
         }
     };
-    let image = Some(network.image.clone());
+    let (image, block) = (Some(network.image.clone()), network.block);
     match result {
         Ok(changed) => Ok(Progress {
             stall: None,
             changed,
             image,
+            block,
         }),
         Err(waiting @ ApplyError::Waiting(_)) => {
             tracing::info!(network = identity.path(), "{waiting}");
@@ -251,12 +267,14 @@ async fn build(
                 stall: None,
                 changed: true,
                 image,
+                block,
             })
         }
         Err(ApplyError::Stalled(stall)) => Ok(Progress {
             stall: Some(stall),
             changed: false,
             image,
+            block,
         }),
         Err(error) => Err(Error::Apply(error)),
     }

@@ -92,7 +92,9 @@ mod tests {
             ip: None,
             ready: !terminating,
             terminating,
+            http_port: 8080,
             problem: None,
+            ports_taken: false,
         }
     }
 

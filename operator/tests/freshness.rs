@@ -124,7 +124,9 @@ impl World {
                 ip: None,
                 ready: true,
                 terminating: false,
+                http_port: 8080,
                 problem: None,
+                ports_taken: false,
             })
             .collect();
         let agent = || Agent {
@@ -398,6 +400,8 @@ impl Operator {
             selector: String::new(),
             image: None,
             services: &[],
+            host_ports: None,
+            external: &[],
             generation: Some(1),
             private_network: None,
             strangers: gather(&world.roster, &pulled, moment),

@@ -1,7 +1,8 @@
 # Network faults between nodes and pods. Each fault is a file in FAULTS; after every change the rules that stand for them
 # are written anew, so that they are also right after a node's power cut and return. Needs the other libraries.
 #
-# A cut between two nodes is made in the switch: nothing passes, neither ARP nor multicast. Everything else is an iptables
+# A cut between two nodes is made in the switch: nothing passes, neither ARP nor multicast. So is the lack of multicast alone.
+# Everything else is an iptables
 # rule in the namespace of one node that the packets pass, in a chain that kube-proxy does not touch. Rules match packets
 # after a Service's address was translated, so a fault between pods also holds for connections by way of a Service.
 # shellcheck shell=bash
@@ -86,7 +87,7 @@ apply_faults() {
     stop_cleared_delays
 }
 
-all_faults() { cat "$FAULTS"/partition-* "$FAULTS"/loss-* "$FAULTS"/delay-* 2>/dev/null || true; }
+all_faults() { cat "$FAULTS"/partition-* "$FAULTS"/loss-* "$FAULTS"/delay-* "$FAULTS"/no_multicast-* 2>/dev/null || true; }
 
 apply_switch_faults() {
     local kind a b _
@@ -97,10 +98,17 @@ apply_switch_faults() {
         echo "chain forward {"
         echo "type filter hook forward priority 0"
         all_faults | while read -r kind a b _; do
-            if [[ $kind == partition ]] && is_node_end "$a" && is_node_end "$b"; then
-                echo "iifname $PREFIX$a oifname $PREFIX$b drop"
-                echo "iifname $PREFIX$b oifname $PREFIX$a drop"
-            fi
+            is_node_end "$a" && is_node_end "$b" || continue
+            case $kind in
+                partition)
+                    echo "iifname $PREFIX$a oifname $PREFIX$b drop"
+                    echo "iifname $PREFIX$b oifname $PREFIX$a drop"
+                    ;;
+                no_multicast)
+                    echo "iifname $PREFIX$a oifname $PREFIX$b ip daddr 224.0.0.0/4 drop"
+                    echo "iifname $PREFIX$b oifname $PREFIX$a ip daddr 224.0.0.0/4 drop"
+                    ;;
+            esac
         done
         echo "}"
         echo "}"

@@ -22,6 +22,8 @@ pub mod reason {
     pub const SCALED_TO_ZERO: &str = "ScaledToZero";
     /// Some wanted nodes are not ready, or a DaemonSet fits no node of the cluster.
     pub const NODES_NOT_READY: &str = "NodesNotReady";
+    /// Agents with `hostNetwork` can't run since something else has their ports.
+    pub const PORTS_TAKEN: &str = "PortsTaken";
     /// Some nodes' reports could not be had or were not accepted.
     pub const REPORTS_MISSING: &str = "ReportsMissing";
     /// Nodes are connected, but no round trip was measured of late.

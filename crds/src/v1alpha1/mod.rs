@@ -17,10 +17,11 @@ pub use spec::{
     TolerationEffect, TolerationOperator, TopologySpreadConstraint, WhenUnsatisfiable, Workload,
 };
 pub use status::{
-    Clock, Columns, Distribution, FederatedStatus, LateEnd, Link, LossStatus, MAX_NODE_ROWS,
-    MAX_RELAYED_PAIRS, MAX_STRANGERS, MAX_WORST_LINKS, MAX_ZONE_PAIRS, NetworkDistribution, NodeStatus,
-    PathsStatus, PeerNetworkStatus, PeersStatus, PrivateNetworkStatus, RelayedPair, ReportOutcome,
-    ServiceStatus, Stranger, StrangerReason, StrangersStatus, TransportStatus, ZonePair,
+    Clock, Columns, DiscoveryStatus, Distribution, ExternalStatus, FederatedStatus, HostPorts, LateEnd, Link,
+    LossStatus, MAX_EXTERNAL_ROWS, MAX_NODE_ROWS, MAX_RELAYED_PAIRS, MAX_STRANGERS, MAX_WORST_LINKS,
+    MAX_ZONE_PAIRS, NetworkDistribution, NodeStatus, PathsStatus, PeerNetworkStatus, PeersStatus,
+    PrivateNetworkStatus, RelayedPair, ReportOutcome, ServiceStatus, Stranger, StrangerReason,
+    StrangersStatus, TransportStatus, ZonePair,
 };
 
 /// The CustomResourceDefinition as YAML, as it lies in `crds/peernetworks.yaml` and in the chart.

@@ -38,6 +38,12 @@ use crate::transport::Transport;
         "spec.services: needs spec.discovery.kademlia, since services are advertised through the DHT"),
     validation = Rule::new("!self.spec.privateNetwork.enabled || !self.spec.transports.exists(one, one == 'QUIC')").message(
         "spec.transports: QUIC can't be part of a private network, since a pre-shared key encrypts byte streams: use TCP and WebSocket, or turn spec.privateNetwork.enabled off"),
+    validation = Rule::new("!has(self.spec.hostPortBase) || self.spec.hostNetwork").message(
+        "spec.hostPortBase: needs spec.hostNetwork, since pods without it have the same ports in every network"),
+    validation = Rule::new("!has(self.spec.hostPortBase) || self.spec.workload == 'DaemonSet' || self.spec.hostPortBase + 8 * self.spec.replicas <= 65536")
+        .message("spec.hostPortBase: leave room for 8 ports for each of spec.replicas, up to 65535"),
+    validation = Rule::new("!self.spec.hostNetwork || self.spec.workload == 'DaemonSet' || self.spec.replicas <= 8 || self.spec.discovery.kademlia || self.spec.discovery.mdns")
+        .message("spec.discovery: with hostNetwork and more than 8 replicas, DNS names only the first 8 agents: turn kademlia on"),
     scale(
         spec_replicas_path = ".spec.replicas",
         status_replicas_path = ".status.replicas",
@@ -129,11 +135,18 @@ pub struct PeerNetworkSpec {
     pub api: ApiAccess,
 
     /// Run the agents in their nodes' network namespace, to measure the nodes' own network without the cluster's pod
-    /// network. Such pods may not run where Pod Security `restricted` or `baseline` is enforced, and take TCP ports
-    /// 4001, 8080 and 8081 and UDP port 8620 of their node, and those of further `transports`, so that one such network
-    /// fits on a node.
+    /// network. Such pods may not run where Pod Security `restricted` or `baseline` is enforced. They take ports of their
+    /// nodes, from a block that the network has for itself: see `hostPortBase`.
     #[serde(default)]
     pub host_network: bool,
+
+    /// First port of the network's block, with `hostNetwork`. Each agent of a StatefulSet has the next 8 ports of it, by
+    /// its ordinal, so that several fit on a node; in a DaemonSet all have the first 8. Without it, the operator chooses
+    /// a block between 20000 and 29999 that no other network has, and keeps it: `status.hostPorts`. Choose one if other
+    /// programs of the nodes take those ports, or if firewalls must know them beforehand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1024, max = 65528))]
+    pub host_port_base: Option<i32>,
 
     /// Image of the agents. Without it, the one that the operator was installed with, which always fits the operator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -168,8 +181,12 @@ pub enum Workload {
 /// How agents find each other. Each way is bounded, and none but one is needed.
 #[derive(KubeSchema, Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("self.dns || self.mdns || (has(self.bootstrapPeers) && self.bootstrapPeers.size() > 0)").message(
-    "spec.discovery: with dns and mdns off, agents can't find each other: turn one on or give bootstrapPeers"))]
+#[x_kube(
+    validation = Rule::new("self.dns || self.mdns || (has(self.bootstrapPeers) && self.bootstrapPeers.size() > 0)").message(
+        "spec.discovery: with dns and mdns off, agents can't find each other: turn one on or give bootstrapPeers"),
+    validation = Rule::new("self.kademlia || !has(self.kademliaProtocol)").message(
+        "spec.discovery.kademliaProtocol: needs spec.discovery.kademlia, since without it no Kademlia protocol is spoken"),
+)]
 pub struct Discovery {
     /// Look the agents up in the DNS of the network's headless Service. This works on every cluster network.
     #[serde(default = "yes")]
@@ -185,9 +202,16 @@ pub struct Discovery {
     #[serde(default = "yes")]
     pub kademlia: bool,
 
+    /// Name of the Kademlia protocol that the agents speak. Without it, one of the network's own,
+    /// `/peernet/NAMESPACE/NAME/kad/1.0.0`, which no other network's agents answer. With another name the agents take part
+    /// in the DHT that has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 128), regex(pattern = r"^(/[A-Za-z0-9._~-]+)+$"))]
+    pub kademlia_protocol: Option<String>,
+
     /// Addresses of libp2p hosts to connect to, as multiaddrs that end in the host's peer id:
-    /// `/ip4/192.0.2.7/tcp/4001/p2p/12D3KooW...`. They are connected to for ever; they are not measured unless they are
-    /// agents of this network.
+    /// `/ip4/192.0.2.7/tcp/4001/p2p/12D3KooW...`. They are connected to for ever. Those that are no agents of this network
+    /// are measured apart: `status.external`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), schema_with = "schema::bootstrap_peers")]
     pub bootstrap_peers: Vec<String>,
@@ -521,6 +545,7 @@ impl Default for Discovery {
             dns: true,
             mdns: true,
             kademlia: true,
+            kademlia_protocol: None,
             bootstrap_peers: Vec::new(),
         }
     }

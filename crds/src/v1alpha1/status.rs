@@ -18,6 +18,8 @@ pub const MAX_NODE_ROWS: usize = 64;
 pub const MAX_WORST_LINKS: usize = 5;
 /// Most rows of [`StrangersStatus::recent`].
 pub const MAX_STRANGERS: usize = 8;
+/// Most rows of [`PeerNetworkStatus::external`].
+pub const MAX_EXTERNAL_ROWS: usize = 16;
 /// Most rows of [`PeerNetworkStatus::zones`].
 pub const MAX_ZONE_PAIRS: usize = 16;
 
@@ -55,6 +57,10 @@ pub struct PeerNetworkStatus {
     #[schemars(length(max = 512))]
     pub selector: Option<String>,
 
+    /// The ports that the network has on its nodes, with `spec.hostNetwork`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_ports: Option<HostPorts>,
+
     /// Connections between the nodes, if any node reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peers: Option<PeersStatus>,
@@ -67,6 +73,17 @@ pub struct PeerNetworkStatus {
     /// By which ways the nodes are connected to each other, if any node reported: directly, or through a relay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paths: Option<PathsStatus>,
+
+    /// How the nodes that report first heard of the peers that they are connected to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discovery: Option<DiscoveryStatus>,
+
+    /// The hosts outside the network that `spec.discovery.bootstrapPeers` names, at most 16. They are measured apart: their
+    /// numbers are in no other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["peerId".into()]))]
+    pub external: Vec<ExternalStatus>,
 
     /// Cold round-trip times of libp2p ping over all pairs of nodes: the first answer of each burst, what a rare request
     /// feels, with the time that both hosts took. Percentiles come from the merged distributions of all nodes.
@@ -156,6 +173,66 @@ pub struct PeerNetworkStatus {
     /// Texts for the columns of `kubectl get`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub columns: Option<Columns>,
+}
+
+/// How nodes first heard of the peers that they are connected to: the number of such pairs, each counted from both ends.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DiscoveryStatus {
+    /// By the DNS of the headless Service.
+    pub dns: i32,
+    /// By multicast DNS on the local network.
+    pub mdns: i32,
+    /// By another member, through the DHT.
+    pub kademlia: i32,
+    /// By `spec.discovery.bootstrapPeers`.
+    pub bootstrap: i32,
+    /// By a member that relays, or by a circuit through one.
+    pub relay: i32,
+    /// Not before the peer connected by itself: it had heard of the node first.
+    pub inbound: i32,
+}
+
+/// A host outside the network, as all nodes that report see it.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ExternalStatus {
+    /// Its peer id.
+    #[schemars(length(max = 128))]
+    pub peer_id: String,
+    /// Where the nodes look for it.
+    #[schemars(length(max = 256))]
+    pub address: String,
+    /// Number of nodes that are connected to it.
+    pub connected_nodes: i32,
+    /// Number of nodes that report of it.
+    pub reporting_nodes: i32,
+    /// Median of the cold round-trip time of libp2p ping from all nodes, in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtt_p50_micros: Option<i64>,
+    /// 99th percentile of the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtt_p99_micros: Option<i64>,
+    /// Number of round trips measured.
+    pub samples: i64,
+    /// When the newest of them was taken, by the API server's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest_sample_time: Option<Time>,
+    /// Probes without an answer in time, in millionths. Left out if no probe came to an end of late.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub loss_ppm: Option<i32>,
+}
+
+/// A block of ports, for TCP and UDP alike. Each agent of a StatefulSet has 8 of them, by its ordinal; in a DaemonSet all
+/// have the first 8. Of these, the first is that of libp2p, the second (TCP) that of HTTP, and the third (UDP) that of STAMP.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HostPorts {
+    /// The first port.
+    pub first: i32,
+    /// The last port.
+    pub last: i32,
 }
 
 /// Connections between the nodes.

@@ -15,6 +15,7 @@ use std::{
 
 use clap::{Args, Subcommand, ValueEnum};
 use libp2p::PeerId;
+use peernet_api::ports;
 
 use self::{
     client::Client,
@@ -139,6 +140,12 @@ pub struct Common {
     /// The port of the API on this host, if the address is not given.
     #[arg(long, env = "PEERNET_API_PORT", default_value_t = peernet_api::report::API_PORT)]
     api_port: u16,
+    /// How many ports further on that of the agent with the next ordinal is.
+    #[arg(long, env = "PEERNET_PORT_STEP", default_value_t = 0, hide = true)]
+    port_step: u16,
+    /// Which of the agents on its host's network is asked, from 0.
+    #[arg(long, env = "PEERNET_ORDINAL", default_value_t = 0, hide = true)]
+    ordinal: u16,
 }
 
 /// For whom to write.
@@ -152,9 +159,9 @@ pub enum Output {
 
 impl Common {
     fn client(&self) -> Client {
-        let address = self
-            .api
-            .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], self.api_port)));
+        let port = ports::of_ordinal(self.api_port, self.port_step, self.ordinal);
+        let on_this_host = SocketAddr::from(([127, 0, 0, 1], port.unwrap_or(self.api_port)));
+        let address = self.api.unwrap_or(on_this_host);
         Client::new(address)
     }
 }

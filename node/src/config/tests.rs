@@ -56,11 +56,60 @@ fn defaults_make_a_valid_configuration() {
     assert_eq!(config.guests, 0);
     assert_eq!((config.api_port, config.api_open), (report::API_PORT, false));
     assert!(config.services.is_empty());
-    assert!(config.mdns && config.kademlia && config.seed_dns.is_none() && config.bootstrap.is_empty());
+    assert!(config.mdns && config.kademlia && config.seed_dns.is_empty() && config.bootstrap.is_empty());
     assert_eq!(
         config.kad_protocol().unwrap().as_ref(),
         "/peernet/demo/mesh/kad/1.0.0"
     );
+}
+
+#[test]
+fn agents_that_share_a_host_have_ports_by_their_ordinal() {
+    let secret = SecretFile::new("ordinal", &[1; 32]);
+    let args = Args {
+        port_step: "8".into(),
+        ordinal: "3".into(),
+        ..args(&secret.0)
+    };
+    let config = args.config().unwrap();
+    let ports = (config.p2p_port, config.http_port, config.stamp_port);
+    assert_eq!(ports, (4025, 8104, 8644));
+    assert_eq!(args.own_http_port(), Ok(8104));
+}
+
+#[test]
+fn seeds_are_names_with_or_without_a_port() {
+    let secret = SecretFile::new("names", &[1; 32]);
+    let args = Args {
+        seed_dns: "mesh.demo.svc, mesh-0.mesh.demo.svc:20000".into(),
+        ..args(&secret.0)
+    };
+    let name = |name: &str, port| SeedName {
+        name: name.to_owned(),
+        port,
+    };
+    assert_eq!(
+        args.config().unwrap().seed_dns,
+        [
+            name("mesh.demo.svc", None),
+            name("mesh-0.mesh.demo.svc", Some(20_000))
+        ]
+    );
+}
+
+#[test]
+fn the_kademlia_protocol_may_be_another_network_s() {
+    let secret = SecretFile::new("protocol", &[1; 32]);
+    let given = Args {
+        kademlia_protocol: "/lab/kad/1.0.0".into(),
+        ..args(&secret.0)
+    };
+    assert_eq!(given.config().unwrap().kad_protocol().unwrap(), "/lab/kad/1.0.0");
+    let off = Args {
+        kademlia: "false".into(),
+        ..given
+    };
+    assert_eq!(off.config().unwrap().kad_protocol(), None);
 }
 
 #[test]
@@ -88,6 +137,20 @@ fn what_can_t_be_used_is_named_by_its_variable() {
         (
             "PEERNET_HTTP_PORT",
             Box::new(|args| args.http_port = "65536".into()),
+        ),
+        ("PEERNET_PORT_STEP", Box::new(|args| args.port_step = "-8".into())),
+        ("PEERNET_SEED_DNS", Box::new(|args| args.seed_dns = "a:0".into())),
+        ("PEERNET_ORDINAL", Box::new(|args| args.ordinal = "x".into())),
+        (
+            "PEERNET_P2P_PORT",
+            Box::new(|args| {
+                args.port_step = "8".into();
+                args.ordinal = "8000".into();
+            }),
+        ),
+        (
+            "PEERNET_KADEMLIA_PROTOCOL",
+            Box::new(|args| args.kademlia_protocol = "kad".into()),
         ),
         (
             "PEERNET_PROBE_INTERVAL",

@@ -2,18 +2,20 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use libp2p::{Multiaddr, multiaddr::Protocol};
+use libp2p::{Multiaddr, StreamProtocol, multiaddr::Protocol};
 use peernet_api::{
     duration,
     report::{MAX_SERVICE_NAME, MAX_SERVICES, StampClock},
     transport::Transport,
 };
 
-use super::{Bootstrap, Invalid, Place};
+use super::{Bootstrap, Invalid, Place, SeedName};
 use crate::{discovery::Address, membership, transport::is_built};
 
 /// Bootstrap peers, at most.
 const MAX_BOOTSTRAP: usize = 16;
+/// Names of agents that are looked up, at most.
+const MAX_SEED_NAMES: usize = 16;
 /// Addresses given beforehand, at most.
 const MAX_SEEDS: usize = 256;
 
@@ -180,8 +182,48 @@ pub(super) fn stamp_clock(text: &str) -> Result<StampClock, Invalid> {
     }
 }
 
+/// A protocol's name, if one is given.
+pub(super) fn kademlia_protocol(text: &str) -> Result<Option<StreamProtocol>, Invalid> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    StreamProtocol::try_from_owned(text.to_owned())
+        .map(Some)
+        .or_else(|_| {
+            invalid(
+                "PEERNET_KADEMLIA_PROTOCOL",
+                format!("{text:?} is no protocol: its name must begin with /"),
+            )
+        })
+}
+
 fn items(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|item| !item.is_empty())
+}
+
+pub(super) fn seed_names(text: &str) -> Result<Vec<SeedName>, Invalid> {
+    let variable = "PEERNET_SEED_DNS";
+    if items(text).count() > MAX_SEED_NAMES {
+        return invalid(variable, format!("at most {MAX_SEED_NAMES} names are allowed"));
+    }
+    items(text)
+        .map(|item| match item.rsplit_once(':') {
+            None => Ok(SeedName {
+                name: item.to_owned(),
+                port: None,
+            }),
+            Some((name, port)) => match port.parse() {
+                Ok(port) if port > 0 => Ok(SeedName {
+                    name: name.to_owned(),
+                    port: Some(port),
+                }),
+                _ => invalid(
+                    variable,
+                    format!("{item:?} does not end in a port from 1 to 65535"),
+                ),
+            },
+        })
+        .collect()
 }
 
 pub(super) fn seeds(text: &str) -> Result<Vec<Address>, Invalid> {

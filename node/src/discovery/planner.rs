@@ -69,6 +69,15 @@ pub enum Source {
     Circuit,
 }
 
+/// What a peer was first heard of as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// An address, from DNS or given beforehand.
+    Address(Address),
+    /// A peer id.
+    Peer(Source),
+}
+
 /// What a dial came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -98,6 +107,8 @@ struct Candidate {
     weight: Weight,
     addresses: Vec<Address>,
     source: Option<Source>,
+    /// What brought it here, and its place among all that was ever heard of.
+    first: (u64, Heard),
     /// Since when there is no connection, as far as this planner has seen.
     missing_since: Option<Instant>,
     failures: u32,
@@ -106,8 +117,9 @@ struct Candidate {
 }
 
 impl Candidate {
-    fn new(weight: Weight, addresses: Vec<Address>, source: Option<Source>) -> Self {
+    fn new(weight: Weight, addresses: Vec<Address>, source: Option<Source>, first: (u64, Heard)) -> Self {
         Self {
+            first,
             weight,
             addresses,
             source,
@@ -152,6 +164,8 @@ pub struct Planner {
     ports: Vec<(Transport, u16)>,
     further: Further,
     candidates: BTreeMap<Target, Candidate>,
+    /// How many targets were ever heard of.
+    heard: u64,
     budget: Budget,
 }
 
@@ -168,6 +182,7 @@ impl Planner {
             ports: Vec::new(),
             further: Further::default(),
             candidates: BTreeMap::new(),
+            heard: 0,
             budget: Budget::default(),
         }
     }
@@ -215,9 +230,11 @@ impl Planner {
             let target = Target::Seed(address);
             let weight = weight(self.own_id, self.own_address, &target);
             let addresses = self.ways_to(address);
+            self.heard += 1;
+            let first = (self.heard, Heard::Address(address));
             self.candidates
                 .entry(target)
-                .or_insert_with(|| Candidate::new(weight, addresses, None));
+                .or_insert_with(|| Candidate::new(weight, addresses, None, first));
         }
     }
 
@@ -243,10 +260,12 @@ impl Planner {
             return;
         }
         let weight = weight(self.own_id, self.own_address, &target);
+        self.heard += 1;
+        let first = (self.heard, Heard::Peer(source));
         let known = self
             .candidates
             .entry(target)
-            .or_insert_with(|| Candidate::new(weight, Vec::new(), Some(source)));
+            .or_insert_with(|| Candidate::new(weight, Vec::new(), Some(source), first));
         if known.source != Some(Source::Bootstrap) {
             known.source = Some(source);
         }
@@ -261,6 +280,17 @@ impl Planner {
                 known.addresses.push(address);
             }
         }
+    }
+
+    /// What was first heard of a peer that is at these addresses, of all that is still known. `None` if nothing was.
+    #[must_use]
+    pub fn first_heard(&self, peer: &PeerId, addresses: &[Address]) -> Option<Heard> {
+        let seeds = addresses.iter().map(|address| Target::Seed(*address));
+        std::iter::once(Target::Peer(*peer))
+            .chain(seeds)
+            .filter_map(|target| Some(self.candidates.get(&target)?.first))
+            .min_by_key(|(order, _)| *order)
+            .map(|(_, heard)| heard)
     }
 
     /// The addresses of a bootstrap peer were looked up anew.
@@ -331,7 +361,11 @@ impl Planner {
 
     /// The dials to make now, given the connections that stand.
     pub fn plan(&mut self, links: &HashMap<PeerId, Link>, now: Instant) -> Vec<Dial> {
-        let view = View::new(links);
+        let seeds = self.candidates.keys().filter_map(|target| match target {
+            Target::Seed(address) => Some(*address),
+            Target::Peer(_) => None,
+        });
+        let view = View::new(links, seeds);
         let mut dialing: HashSet<Address> = HashSet::new();
         let mut under_way = 0;
         for candidate in self.candidates.values().filter(|candidate| candidate.dialing) {

@@ -21,12 +21,31 @@ pub(super) struct Throttling {
 
 /// Where `cpu.stat` of the own group is, by `/proc/self/cgroup` and `/proc/self/mountinfo`.
 pub(super) fn cpu_stat(groups: &str, mounts: &str) -> Option<PathBuf> {
-    let own = own_group(groups)?;
+    Some(directory(groups, mounts, "cpu")?.1.join("cpu.stat"))
+}
+
+/// Where the own group's limit of memory is.
+pub(super) fn memory_limit(groups: &str, mounts: &str) -> Option<PathBuf> {
+    let (version, directory) = directory(groups, mounts, "memory")?;
+    Some(directory.join(match version {
+        Version::V1 => "memory.limit_in_bytes",
+        Version::V2 => "memory.max",
+    }))
+}
+
+/// What a limit of memory says, in bytes; `None` if there is none. Version 1 writes that as the largest number of pages.
+pub(super) fn bytes(limit: &str) -> Option<u64> {
+    limit.trim().parse().ok().filter(|bytes| *bytes < 1 << 60)
+}
+
+/// The own group as far as a controller is concerned: the version of its hierarchy, and where it is mounted.
+fn directory(groups: &str, mounts: &str, controller: &str) -> Option<(Version, PathBuf)> {
+    let own = own_group(groups, controller)?;
     let mount = mounts
         .lines()
         .filter_map(Mount::parse)
-        .find(|mount| mount.holds(own.version))?;
-    Some(mount.directory(Path::new(own.path))?.join("cpu.stat"))
+        .find(|mount| mount.holds(own.version, controller))?;
+    Some((own.version, mount.directory(Path::new(own.path))?))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,8 +59,8 @@ struct Group<'a> {
     path: &'a str,
 }
 
-/// The group whose CPU time is limited: that of the `cpu` controller of version 1 where there is one.
-fn own_group(groups: &str) -> Option<Group<'_>> {
+/// The group that a controller limits: that of version 1 where the controller is there.
+fn own_group<'a>(groups: &'a str, wanted: &str) -> Option<Group<'a>> {
     let mut unified = None;
     for line in groups.lines() {
         let mut fields = line.splitn(3, ':');
@@ -49,7 +68,7 @@ fn own_group(groups: &str) -> Option<Group<'_>> {
         else {
             continue;
         };
-        if controllers.split(',').any(|controller| controller == "cpu") {
+        if controllers.split(',').any(|controller| controller == wanted) {
             return Some(Group {
                 version: Version::V1,
                 path,
@@ -87,9 +106,11 @@ impl<'a> Mount<'a> {
         })
     }
 
-    fn holds(&self, version: Version) -> bool {
+    fn holds(&self, version: Version, controller: &str) -> bool {
         match version {
-            Version::V1 => self.kind == "cgroup" && self.options.split(',').any(|option| option == "cpu"),
+            Version::V1 => {
+                self.kind == "cgroup" && self.options.split(',').any(|option| option == controller)
+            }
             Version::V2 => self.kind == "cgroup2",
         }
     }
@@ -222,6 +243,29 @@ mod tests {
             found("0::/a\n", spaced).as_deref(),
             Some("/mnt/my groups\\x/a/cpu.stat")
         );
+    }
+
+    #[test]
+    fn the_limit_of_memory_is_that_of_the_own_group() {
+        let mounts = "\
+32 31 0:29 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu
+33 31 0:30 /pods/a /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory
+41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
+";
+        let path = memory_limit("2:memory:/pods/a\n1:cpu:/agents/one\n0::/b\n", mounts);
+        assert_eq!(
+            path.unwrap().to_str(),
+            Some("/sys/fs/cgroup/memory/memory.limit_in_bytes")
+        );
+        let path = memory_limit("0::/b\n", mounts);
+        assert_eq!(
+            path.unwrap().to_str(),
+            Some("/sys/fs/cgroup/unified/b/memory.max")
+        );
+        assert_eq!(bytes("67108864\n"), Some(64 << 20));
+        for none in ["max\n", "9223372036854771712\n", ""] {
+            assert_eq!(bytes(none), None, "{none:?}");
+        }
     }
 
     #[test]

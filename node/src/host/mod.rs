@@ -4,6 +4,7 @@
 //! What the kernel does not tell is left out, and never 0.
 
 mod cgroup;
+pub mod memory;
 mod sched;
 pub mod tcp;
 

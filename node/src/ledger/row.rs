@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use peernet_api::{
-    report::{NetworkReport, Path, PeerReport, StampClock, TransportReport},
+    report::{FoundBy, NetworkReport, Path, PeerReport, StampClock, TransportReport},
     transport::Transport,
 };
 
@@ -19,6 +19,7 @@ use crate::{
 pub(super) struct Row {
     name: Arc<str>,
     instance: Option<Instance>,
+    found_by: FoundBy,
     /// Since when this instance of the member is known: what was sent before then was not sent to it.
     since: Moment,
     /// Since when no connection stands. `None` while one does.
@@ -59,6 +60,7 @@ impl Row {
         Self {
             name: Arc::clone(&member.name),
             instance: member.instance,
+            found_by: member.found_by,
             since: now,
             away_since: None,
             path: member.path,
@@ -230,6 +232,7 @@ impl Row {
             warm: first.warm,
             transports: by_transport.collect(),
             relayed: self.relayed.as_ref().and_then(|pings| pings.relayed(now)),
+            found_by: Some(self.found_by),
             ..PeerReport::default()
         };
         for slot in self.ring.window(now) {

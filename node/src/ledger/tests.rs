@@ -14,6 +14,7 @@ fn member(n: u8) -> Member {
         peer: secret.peer_id(&name),
         name: name.into(),
         instance: None,
+        found_by: FoundBy::Mdns,
         link: None,
         path: Path::Direct,
         relay: None,
@@ -116,6 +117,7 @@ proptest! {
                 name: member.name.to_string(),
                 connected: true,
                 path: Some(Path::Direct),
+                found_by: Some(FoundBy::Mdns),
                 ..expected(mine, now)
             };
             prop_assert_eq!(row, expected);
@@ -306,6 +308,7 @@ fn rows_are_bounded_and_who_is_away_makes_room() {
         peer: PeerId::random(),
         name: name.into(),
         instance: None,
+        found_by: FoundBy::Mdns,
         link: None,
         path: Path::Direct,
         relay: None,

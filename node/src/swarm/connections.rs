@@ -89,6 +89,10 @@ impl EventLoop {
         if let Some(relaying) = &mut self.relaying {
             relaying.gone(&peer);
         }
+        if self.external.remove(&peer).is_some() {
+            tracing::info!(%peer, cause = cause.unwrap_or("closed"), "a host outside the network left");
+            self.tell_state(Instant::now());
+        }
         if let Some(Member { name, .. }) = self.members.remove(&peer) {
             tracing::info!(%name, %peer, cause = cause.unwrap_or("closed"), "member left");
             let now = Instant::now();
@@ -198,6 +202,26 @@ impl EventLoop {
                 self.planner.finished(target, Outcome::Stranger, now);
             }
             self.swarm.close_connection(id);
+        }
+    }
+
+    /// When memory is short, those who have not shown what they are go, and no more of them come in.
+    pub(super) fn spare_memory(&mut self) {
+        let short = self.memory.is_short();
+        let admission = &mut self.swarm.behaviour_mut().admission;
+        admission.set_memory_is_short(short);
+        if !short {
+            return;
+        }
+        let unknown: Vec<ConnectionId> = admission.unknown().collect();
+        if !unknown.is_empty() {
+            tracing::warn!(
+                connections = unknown.len(),
+                "memory is short: closing those of unknown peers"
+            );
+        }
+        for connection in unknown {
+            self.swarm.close_connection(connection);
         }
     }
 

@@ -31,6 +31,7 @@ impl EventLoop {
     /// Judges a peer that has shown that it is no member.
     pub(super) fn on_stranger(&mut self, peer: PeerId, connection: ConnectionId, info: &identify::Info) {
         if self.guests.contains(&peer) {
+            self.trust(peer, connection);
             return;
         }
         // Who claims to be a member and is none is of another network, or a liar. And a member does not become a guest by
@@ -58,6 +59,7 @@ impl EventLoop {
         let says = agent_version.chars().take(64).collect::<String>();
         tracing::info!(%peer, says, "guest came");
         self.guests.present.insert(peer);
+        self.trust(peer, connection);
         self.swarm.behaviour_mut().admission.set_guest(peer, true);
         if let Some(dht) = self.swarm.behaviour_mut().dht.as_mut() {
             dht.accept_guest(peer);

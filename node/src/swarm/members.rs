@@ -3,14 +3,14 @@
 use std::time::Instant;
 
 use libp2p::{PeerId, identify, swarm::ConnectionId};
-use peernet_api::report::{Path, StrangerReason};
+use peernet_api::report::{FoundBy, Path, StrangerReason};
 
 use super::{EventLoop, KAD_SEARCH};
 use crate::{
     admission::Ban,
     discovery::{
-        Address, dialable,
-        planner::{Link, Outcome, Source},
+        Address, MAX_ADDRESSES, dialable,
+        planner::{Heard, Link, Outcome, Source},
     },
     ledger::Member,
     membership::{self, Announced},
@@ -32,14 +32,21 @@ impl EventLoop {
             .is_some_and(|member| announced.is_some_and(|said| member.is(&said)));
         if !known {
             match membership::member(&self.config.secret, &peer, &info.agent_version) {
-                Some(said) => self.join(peer, connection, said),
-                None if self.bootstrap.contains(&peer) => return,
+                Some(said) => {
+                    let found_by = self.found_by(&peer, &claimed);
+                    self.join(peer, connection, said, found_by);
+                }
+                None if self.bootstrap.contains(&peer) => {
+                    self.meet_external(peer, connection, info);
+                    return;
+                }
                 None => {
                     self.on_stranger(peer, connection, info);
                     return;
                 }
             }
         }
+        self.trust(peer, connection);
         if let (Some(dht), Some(protocol)) = (
             self.swarm.behaviour_mut().dht.as_mut(),
             self.config.kad_protocol(),
@@ -66,17 +73,82 @@ impl EventLoop {
         self.consider_relay(peer, connection, info);
     }
 
-    fn join(&mut self, peer: PeerId, connection: ConnectionId, said: Announced<'_>) {
+    /// A bootstrap peer that is no member is measured, apart from the members. It is asked for no STAMP session, and takes part in
+    /// the DHT only if that is one of many networks.
+    fn meet_external(&mut self, peer: PeerId, connection: ConnectionId, info: &identify::Info) {
+        self.trust(peer, connection);
+        let host = Member {
+            peer,
+            name: peer.to_string().into(),
+            instance: None,
+            found_by: FoundBy::Bootstrap,
+            link: None,
+            transports: Vec::new(),
+            path: Path::Direct,
+            relay: None,
+        };
+        if self.external.insert(peer, host).is_none() {
+            let says = info.agent_version.chars().take(64).collect::<String>();
+            tracing::info!(%peer, says, "connected to a host outside the network");
+            // The ledger hears of it before the first probe leaves.
+            self.tell_state(Instant::now());
+        }
+        self.swarm.behaviour_mut().ping.accept(peer);
+        if let (Some(dht), Some(protocol)) = (
+            self.swarm.behaviour_mut().dht.as_mut(),
+            &self.config.kademlia_protocol,
+        ) && info.protocols.contains(protocol)
+        {
+            // It may ask, and store nothing here.
+            dht.accept_guest(peer);
+            for address in info.listen_addrs.iter().take(MAX_ADDRESSES) {
+                dht.kad().add_address(&peer, address.clone());
+            }
+        }
+    }
+
+    /// Somebody has shown what it is, and may stay.
+    pub(super) fn trust(&mut self, peer: PeerId, connection: ConnectionId) {
+        self.swarm.behaviour_mut().admission.know(peer);
+        let remote = self.connections.get(&connection).and_then(|known| known.remote);
+        if let Some(remote) = remote {
+            self.probation.lift(&remote.socket());
+        }
+    }
+
+    /// How we first heard of a peer that says that it listens on these addresses.
+    fn found_by(&self, peer: &PeerId, claimed: &[Address]) -> FoundBy {
+        let link = self.links.get(peer);
+        let mut at: Vec<Address> = link.map(|link| link.dialed.clone()).unwrap_or_default();
+        // Of what it says itself, only what is where it comes from.
+        let here = |address: &&Address| link.is_some_and(|link| link.sources.contains(&address.ip()));
+        at.extend(claimed.iter().filter(here));
+        match self.planner.first_heard(peer, &at) {
+            // A relay named it, if there is a circuit that we asked for.
+            None if self.asked_for_circuit(peer) => FoundBy::Relay,
+            None => FoundBy::Inbound,
+            Some(Heard::Address(address)) if self.config.seeds.contains(&address) => FoundBy::Bootstrap,
+            Some(Heard::Address(_)) => FoundBy::Dns,
+            Some(Heard::Peer(Source::Bootstrap)) => FoundBy::Bootstrap,
+            Some(Heard::Peer(Source::Mdns)) => FoundBy::Mdns,
+            Some(Heard::Peer(Source::Kademlia)) => FoundBy::Kademlia,
+            Some(Heard::Peer(Source::Circuit)) => FoundBy::Relay,
+        }
+    }
+
+    fn join(&mut self, peer: PeerId, connection: ConnectionId, said: Announced<'_>, found_by: FoundBy) {
         self.guest_left(&peer);
         let member = Member {
             peer,
             name: said.name.into(),
             instance: said.instance,
+            found_by,
             link: None,
             path: Path::Direct,
             relay: None,
             transports: Vec::new(),
         };
+        self.external.remove(&peer);
         if self.members.insert(peer, member).is_some() {
             tracing::info!(name = said.name, %peer, "member restarted");
             // Those led to the process before: it has gone, but may not have said so.
@@ -89,7 +161,7 @@ impl EventLoop {
                 stamp.restarted(&peer);
             }
         } else {
-            tracing::info!(name = said.name, %peer, "member joined");
+            tracing::info!(name = said.name, %peer, ?found_by, "member joined");
         }
         // The ledger hears of the member before the first probe leaves.
         let now = Instant::now();

@@ -12,6 +12,7 @@ mod stamping;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::{Duration, Instant},
 };
@@ -49,9 +50,12 @@ use crate::{
         mdns,
         planner::{Link, Planner, Source, Target},
     },
+    host::memory::Memory,
     ledger::Member,
     ping::{self, Over},
-    private, relay, stamp,
+    private,
+    probation::Probation,
+    relay, stamp,
     strangers::Strangers,
     telemetry::{Counters, Event, State},
     transport,
@@ -68,6 +72,9 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// Answers of the resolver that wait for the event loop.
 const RESOLUTIONS: usize = 32;
 
+/// Streams of one connection that may be choosing their protocol at a time.
+const MAX_NEGOTIATING: usize = 8;
+
 /// Why the event loop could not start, or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -81,6 +88,8 @@ pub enum Error {
         address: Multiaddr,
         /// Why it can't be had.
         reason: String,
+        /// Whether something else has it.
+        taken: bool,
     },
     /// The last listening socket failed.
     #[error("the listening socket failed: {0}")]
@@ -112,11 +121,11 @@ pub struct EventLoop {
     members: BTreeMap<PeerId, Member>,
     guests: Guests,
     bootstrap: HashSet<PeerId>,
+    external: BTreeMap<PeerId, Member>,
     planner: Planner,
     dialing: HashMap<ConnectionId, Target>,
     names: Vec<Name>,
     resolutions: mpsc::Receiver<Resolution>,
-    seeds: Vec<Address>,
     kad_search: Instant,
     /// The search for members under way.
     kad_searching: Option<kad::QueryId>,
@@ -127,6 +136,8 @@ pub struct EventLoop {
     strangers: Strangers,
     relaying: Option<Relaying>,
     dht: Dht,
+    probation: Probation,
+    memory: Memory,
 }
 
 impl EventLoop {
@@ -149,6 +160,7 @@ impl EventLoop {
             commands,
         } = ends;
         let own_id = key.public().to_peer_id();
+        let probation = Probation::default();
         let circuits = config.relay.is_some().then(|| libp2p_relay::client::new(own_id));
         let (circuits, client) = circuits.unzip();
         let relay = config
@@ -156,7 +168,7 @@ impl EventLoop {
             .as_ref()
             .zip(client)
             .map(|(settings, client)| relay::behaviour::Behaviour::new(settings, own_id, client));
-        let transport = transport::build(&key, &config.transports, keys, circuits)?;
+        let transport = transport::build(&key, &config.transports, keys, &probation, circuits)?;
         let relaying = relay
             .is_some()
             .then(|| Relaying::new(own_id, config.peers_per_node));
@@ -166,7 +178,8 @@ impl EventLoop {
             transport,
             behaviour,
             own_id,
-            libp2p::swarm::Config::with_tokio_executor(),
+            libp2p::swarm::Config::with_tokio_executor()
+                .with_max_negotiating_inbound_streams(MAX_NEGOTIATING),
         );
         let listeners = listen(&mut swarm, &config)?;
         let ports: Vec<(Transport, u16)> = config
@@ -178,10 +191,13 @@ impl EventLoop {
         let mut planner = Planner::new(own_id, config.peers_per_node).speaking(&config.transports, &ports);
         let (answers, resolutions) = mpsc::channel(RESOLUTIONS);
         let mut names = Vec::new();
-        if let Some(name) = &config.seed_dns {
+        for seed in &config.seed_dns {
             names.push(Name {
-                name: name.clone(),
-                purpose: Purpose::Seeds,
+                name: seed.name.clone(),
+                purpose: Purpose::Seeds {
+                    port: seed.port.unwrap_or(config.port(config.first_transport())),
+                    found: Vec::new(),
+                },
                 failing: false,
             });
         }
@@ -216,11 +232,11 @@ impl EventLoop {
             members: BTreeMap::new(),
             guests: Guests::default(),
             bootstrap,
+            external: BTreeMap::new(),
             planner,
             dialing: HashMap::new(),
             names,
             resolutions,
-            seeds: Vec::new(),
             kad_search: started + KAD_SEARCH.0,
             kad_searching: None,
             heartbeat: started,
@@ -230,6 +246,8 @@ impl EventLoop {
             strangers: Strangers::default(),
             relaying,
             dht: Dht::new(commands, own_id, &config.services, started),
+            probation,
+            memory: Memory::of_this_process(),
             config,
         };
         event_loop.provide_services();
@@ -450,6 +468,7 @@ impl EventLoop {
             lag: now.saturating_duration_since(due),
             at: now.saturating_duration_since(self.started),
         });
+        self.spare_memory();
         if now.saturating_duration_since(self.heartbeat) >= HEARTBEAT {
             self.heartbeat = now;
             self.tell_state(now);
@@ -495,6 +514,7 @@ impl EventLoop {
         let admission = &self.swarm.behaviour().admission;
         let mut counters = self.counters;
         counters.strangers_rejected += admission.refused_strangers();
+        counters.connections_refused = admission.refused_limits();
         if let Some(stamping) = &self.stamp {
             counters.stamp = stamping.counts();
             counters.events_dropped += counters.stamp.dropped;
@@ -504,6 +524,7 @@ impl EventLoop {
             listening: self.listening.is_none(),
             members: members.collect(),
             guests: (self.config.guests > 0).then(|| self.guests.count()),
+            external: self.external.values().cloned().collect(),
             connections: admission.established(),
             reachable: self.relaying.as_ref().and_then(Relaying::reachable),
             services: self.dht.services(),
@@ -549,7 +570,11 @@ fn listen(swarm: &mut Swarm<Behaviour>, config: &Config) -> Result<HashMap<Liste
                 }
                 Err(error) => {
                     let reason = error.to_string();
-                    failed = Some(Error::Listen { address, reason });
+                    failed = Some(Error::Listen {
+                        address,
+                        taken: is_taken(*transport, socket),
+                        reason,
+                    });
                 }
             }
         }
@@ -558,4 +583,13 @@ fn listen(swarm: &mut Swarm<Behaviour>, config: &Config) -> Result<HashMap<Liste
         }
     }
     Ok(listeners)
+}
+
+/// Whether something else has a port. libp2p's errors don't tell: asking again does.
+fn is_taken(transport: Transport, socket: SocketAddr) -> bool {
+    let asked = match transport {
+        Transport::Tcp | Transport::WebSocket => std::net::TcpListener::bind(socket).map(drop),
+        Transport::Quic => std::net::UdpSocket::bind(socket).map(drop),
+    };
+    asked.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
 }

@@ -16,7 +16,11 @@ pub(super) struct Name {
 }
 
 pub(super) enum Purpose {
-    Seeds,
+    /// Agents, at this port, with what was found last.
+    Seeds {
+        port: u16,
+        found: Vec<Address>,
+    },
     Bootstrap(PeerId, Transport, u16),
 }
 
@@ -38,27 +42,31 @@ impl EventLoop {
         if std::mem::take(&mut name.failing) {
             tracing::info!(name = name.name, "the name can be looked up again");
         }
-        match name.purpose {
-            Purpose::Seeds => {
+        match &mut name.purpose {
+            Purpose::Seeds { port, found: before } => {
                 let transport = self.config.first_transport();
-                let port = self.config.port(transport);
+                let port = *port;
                 let seeds: Vec<Address> = found
                     .into_iter()
                     .take(planner::MAX_SEEDS)
                     .map(|ip| Address::new(transport, SocketAddr::new(ip, port)))
                     .collect();
-                if seeds != self.seeds {
+                if seeds != *before {
                     tracing::info!(
                         name = name.name,
                         addresses = seeds.len(),
                         "the name's addresses changed"
                     );
-                    self.planner
-                        .set_seeds(seeds.iter().chain(&self.config.seeds).copied());
-                    self.seeds = seeds;
+                    *before = seeds;
+                    let all = self.names.iter().flat_map(|name| match &name.purpose {
+                        Purpose::Seeds { found, .. } => found.as_slice(),
+                        Purpose::Bootstrap(..) => &[],
+                    });
+                    self.planner.set_seeds(all.chain(&self.config.seeds).copied());
                 }
             }
             Purpose::Bootstrap(peer, transport, port) => {
+                let (peer, transport, port) = (*peer, *transport, *port);
                 self.planner.resolved(
                     peer,
                     found

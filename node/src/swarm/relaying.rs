@@ -56,6 +56,8 @@ pub(super) struct Relaying {
 /// What a connection through a relay is known by.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Circuit {
+    /// Whether we asked for it.
+    asked: bool,
     /// The relay, if it can be told.
     pub(super) relay: Option<PeerId>,
     /// When the relay ends it, if it does.
@@ -127,6 +129,7 @@ impl EventLoop {
             relaying.lasting.get(key).copied()
         });
         Some(Circuit {
+            asked: by.is_none(),
             relay,
             ends: lasting.map(|lasting| now + lasting),
             superseded: None,
@@ -154,6 +157,15 @@ impl EventLoop {
             }
             _ => relaying.book.lost(&peer),
         }
+    }
+
+    /// Whether a circuit leads to this peer that we asked for.
+    pub(super) fn asked_for_circuit(&self, peer: &PeerId) -> bool {
+        let mut circuits = self
+            .connections
+            .values()
+            .filter_map(|known| known.circuit.filter(|_| known.peer == *peer));
+        circuits.any(|circuit| circuit.asked)
     }
 
     /// Whether direct dials to this peer go on although it has a connection.

@@ -6,6 +6,7 @@
 pub(crate) mod echo;
 pub(crate) mod lab;
 pub(crate) mod netns;
+pub(crate) mod program;
 pub(crate) mod stamp;
 pub(crate) mod swarms;
 
@@ -63,10 +64,11 @@ pub(crate) fn config(secret_byte: u8, name: &str, seeds: &[SocketAddr]) -> Confi
         stamp_open: false,
         stamp_clock: StampClock::Kernel,
         peers_per_node: 64,
-        seed_dns: None,
+        seed_dns: Vec::new(),
         seeds: seeds.iter().copied().map(Address::tcp).collect(),
         mdns: false,
         kademlia: false,
+        kademlia_protocol: None,
         bootstrap: Vec::new(),
         private: None,
         guests: 0,

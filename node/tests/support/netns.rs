@@ -21,7 +21,7 @@ impl Pair {
         let (a, b) = (pair.namespace(0), pair.namespace(1));
         run("ip", &["netns", "add", &a])?;
         run("ip", &["netns", "add", &b])?;
-        let (end_a, end_b) = (format!("{}a", pair.name), format!("{}b", pair.name));
+        let (end_a, end_b) = (pair.link(0), pair.link(1));
         let link = [
             "link", "add", &end_a, "netns", &a, "type", "veth", "peer", "name", &end_b, "netns", &b,
         ];
@@ -35,7 +35,13 @@ impl Pair {
         Ok(pair)
     }
 
-    fn namespace(&self, host: usize) -> String {
+    /// The name of a host's end of the link.
+    pub(crate) fn link(&self, host: usize) -> String {
+        format!("{}{}", self.name, ["a", "b"][host])
+    }
+
+    /// The name of a host's namespace.
+    pub(crate) fn namespace(&self, host: usize) -> String {
         format!("{}{}", self.name, ["a", "b"][host])
     }
 

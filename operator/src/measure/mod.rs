@@ -3,6 +3,7 @@
 //! * [`rows`]: which rows of which reports count, and how old they are.
 //! * [`latency`] and [`loss`]: what is added up, and the numbers that follow from it.
 //! * [`transports`]: the same links over each transport.
+//! * [`external`]: the hosts outside the network.
 //! * [`pairs`]: the worst links, and the pairs of zones.
 //! * [`paths`]: which pairs are connected directly, and which through relays.
 //! * [`services`]: how many providers of each service are found.
@@ -11,6 +12,7 @@
 //! merge. What is old or not known stays `None`. Ages are those of monotonic clocks: the agent's up to the report, the
 //! operator's from there on.
 
+mod external;
 mod latency;
 mod loss;
 mod pairs;
@@ -21,9 +23,10 @@ mod transports;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use peernet_api::report::Report;
+use peernet_api::report::{FoundBy, Report};
 
 pub use self::{
+    external::{External, external},
     latency::{Numbers, Spread},
     loss::Loss,
     pairs::Pair,
@@ -59,6 +62,8 @@ pub struct Measurements {
     pub fewest_connected: Option<usize>,
     /// Guests of all members whose report says how many it has.
     pub guests: Option<u64>,
+    /// How reporting members first heard of the peers that they are connected to; `None` if nobody says.
+    pub found_by: Option<BTreeMap<FoundBy, usize>>,
     /// All links together, over the first transport.
     pub numbers: Numbers,
     /// All links together, over each transport.
@@ -154,8 +159,12 @@ pub fn measure(roster: &Roster, pulled: &[Pulled], probe: ProbeSettings, now: Mo
                 continue;
             }
             let view = views.find(peer);
-            if view.is_some_and(|view| view.connected) {
+            if let Some(view) = view.filter(|view| view.connected) {
                 connected += 1;
+                if let Some(found_by) = view.found_by {
+                    let counts = measurements.found_by.get_or_insert_default();
+                    *counts.entry(found_by).or_default() += 1;
+                }
             } else if every_link_should_stand {
                 measurements.miss(member, peer);
             }

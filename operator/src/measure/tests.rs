@@ -44,7 +44,9 @@ pub(crate) fn in_zones(zones: &[&str]) -> Roster {
             ip: None,
             ready: true,
             terminating: false,
+            http_port: 8080,
             problem: None,
+            ports_taken: false,
         })
         .collect();
     let secret = NetworkSecret::new(&[5; 32]).unwrap();

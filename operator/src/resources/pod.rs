@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::{
     api::core::v1::{
-        Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, KeyToPath,
+        Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, ExecAction, HTTPGetAction, KeyToPath,
         LocalObjectReference, ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
         ResourceRequirements, SeccompProfile, SecretVolumeSource, SecurityContext, Toleration,
         TopologySpreadConstraint, Volume, VolumeMount,
@@ -13,19 +13,29 @@ use k8s_openapi::{
 };
 use peernet_api::{
     identity::SECRET_KEY,
-    report::{API_PORT, HTTP_PORT, P2P_PORT, STAMP_PORT, WEBSOCKET_PORT},
+    ports,
     transport::Transport,
     v1alpha1::{Guests, PodTemplate, Resources},
 };
 
 use super::{CONTAINER, labels, selector};
-use crate::{network::Network, private_network};
+use crate::{
+    host_ports::{HTTP_PORT_VARIABLE, ORDINAL_LABEL, PORT_STEP_VARIABLE},
+    network::Network,
+    private_network,
+};
 
 /// User and group of the agents, as in their image.
 const USER: i64 = 65_532;
 const SECRET_DIR: &str = "/etc/peernet/secret";
 const SWARM_KEY_DIR: &str = "/etc/peernet/swarm-key";
 const SWARM_KEY: &str = "swarm.key";
+/// Agents that all others look up by name, in a StatefulSet with `hostNetwork`. They tell of the rest through the DHT.
+const CONTACTS: u16 = 8;
+/// The agents' program in their image, which asks itself for its health where the kubelet can't know its port.
+const PROGRAM: &str = "/peernet-node";
+/// The kubelet shows what an agent writes there at its end.
+const TERMINATION_LOG: &str = "/dev/termination-log";
 
 pub(super) fn template(network: &Network) -> PodTemplateSpec {
     let pod = &network.spec.pod_template;
@@ -85,19 +95,11 @@ fn container(network: &Network) -> Container {
         image: Some(network.image.clone()),
         image_pull_policy: Some(format!("{:?}", network.image_pull_policy)),
         env: Some(environment(network)),
-        ports: Some(
-            ports(network)
-                .map(|(name, port, protocol)| ContainerPort {
-                    name: Some(name.to_owned()),
-                    container_port: i32::from(port),
-                    protocol: Some(protocol.to_owned()),
-                    ..ContainerPort::default()
-                })
-                .collect(),
-        ),
-        readiness_probe: Some(probe("/readyz", 2, 3)),
+        ports: container_ports(network),
+        readiness_probe: Some(probe(network, "/readyz", 2, 3)),
         // Patient: a busy host must not get its agents restarted.
-        liveness_probe: Some(probe("/livez", 10, 6)),
+        liveness_probe: Some(probe(network, "/livez", 10, 6)),
+        termination_message_path: Some(TERMINATION_LOG.to_owned()),
         resources: Some(resources(network.spec.pod_template.resources.as_ref())),
         security_context: Some(SecurityContext {
             allow_privilege_escalation: Some(false),
@@ -169,26 +171,55 @@ fn volumes(network: &Network) -> Vec<Volume> {
         .collect()
 }
 
-/// What the agents speak libp2p on.
+/// What the agents speak libp2p on. In a StatefulSet with `hostNetwork` these are the ports of the first agent.
 pub(super) fn p2p_ports(network: &Network) -> impl Iterator<Item = (&'static str, u16, &'static str)> {
-    network.spec.transports.iter().map(|transport| match transport {
-        Transport::Tcp => ("p2p", P2P_PORT, "TCP"),
-        Transport::Quic => ("quic", P2P_PORT, "UDP"),
-        Transport::WebSocket => ("websocket", WEBSOCKET_PORT, "TCP"),
+    let ports = network.ports;
+    network.spec.transports.iter().map(move |transport| match transport {
+        Transport::Tcp => ("p2p", ports.p2p, "TCP"),
+        Transport::Quic => ("quic", ports.p2p, "UDP"),
+        Transport::WebSocket => ("websocket", ports.websocket, "TCP"),
     })
 }
 
-/// What the agents listen on. With `hostNetwork` the scheduler keeps these ports of a node for one pod.
-fn ports(network: &Network) -> impl Iterator<Item = (&'static str, u16, &'static str)> {
-    let stamp = network
-        .spec
-        .probe
-        .stamp
-        .enabled
-        .then_some(("stamp", STAMP_PORT, "UDP"));
-    p2p_ports(network)
-        .chain([("http", HTTP_PORT, "TCP"), ("api", API_PORT, "TCP")])
-        .chain(stamp)
+/// What the agents listen on. With `hostNetwork` the scheduler keeps these ports of a node for one pod: not in a StatefulSet,
+/// whose pods have one template and each its own ports.
+fn container_ports(network: &Network) -> Option<Vec<ContainerPort>> {
+    let ports = network.ports;
+    if ports.step > 0 {
+        return None;
+    }
+    let stamp = network.spec.probe.stamp.enabled;
+    let stamp = stamp.then_some(("stamp", ports.stamp, "UDP"));
+    let all = p2p_ports(network)
+        .chain([("http", ports.http, "TCP"), ("api", ports.api, "TCP")])
+        .chain(stamp);
+    let port = |(name, port, protocol): (&str, u16, &str)| ContainerPort {
+        name: Some(name.to_owned()),
+        container_port: i32::from(port),
+        protocol: Some(protocol.to_owned()),
+        ..ContainerPort::default()
+    };
+    Some(all.map(port).collect())
+}
+
+/// The names by which agents look each other up, each with its port if that is not the one's who asks.
+fn seeds(network: &Network) -> String {
+    let (identity, own) = (&network.identity, network.ports);
+    let service = format!("{}.{}.svc", identity.name, identity.namespace);
+    if own.step == 0 {
+        return service;
+    }
+    let first = match network.spec.transports.first() {
+        Some(Transport::WebSocket) => own.websocket,
+        _ => own.p2p,
+    };
+    // The Service's name stands for nodes, and does not say which agents are on them. The first agents' own names do, however
+    // many there are: a number that followed `replicas` would restart all agents whenever the network is scaled.
+    let contacts = (0..CONTACTS).filter_map(|ordinal| {
+        let port = ports::of_ordinal(first, own.step, ordinal)?;
+        Some(format!("{}-{ordinal}.{service}:{port}", identity.name))
+    });
+    contacts.collect::<Vec<_>>().join(",")
 }
 
 fn environment(network: &Network) -> Vec<EnvVar> {
@@ -227,10 +258,10 @@ fn environment(network: &Network) -> Vec<EnvVar> {
                 .collect::<Vec<_>>()
                 .join(","),
         ),
-        value("PEERNET_P2P_PORT", P2P_PORT.to_string()),
-        value("PEERNET_WEBSOCKET_PORT", WEBSOCKET_PORT.to_string()),
-        value("PEERNET_HTTP_PORT", HTTP_PORT.to_string()),
-        value("PEERNET_API_PORT", API_PORT.to_string()),
+        value("PEERNET_P2P_PORT", network.ports.p2p.to_string()),
+        value("PEERNET_WEBSOCKET_PORT", network.ports.websocket.to_string()),
+        value(HTTP_PORT_VARIABLE, network.ports.http.to_string()),
+        value("PEERNET_API_PORT", network.ports.api.to_string()),
         value("PEERNET_API_OPEN", spec.api.open.to_string()),
         value("PEERNET_SERVICES", spec.services.join(",")),
         value("PEERNET_PROBE_INTERVAL", spec.probe.interval.clone()),
@@ -239,7 +270,7 @@ fn environment(network: &Network) -> Vec<EnvVar> {
         value("PEERNET_PEERS_PER_NODE", spec.probe.peers_per_node.to_string()),
         value("PEERNET_PROBE_BURST", spec.probe.burst.to_string()),
         value("PEERNET_STAMP", spec.probe.stamp.enabled.to_string()),
-        value("PEERNET_STAMP_PORT", STAMP_PORT.to_string()),
+        value("PEERNET_STAMP_PORT", network.ports.stamp.to_string()),
         value("PEERNET_STAMP_OPEN", spec.probe.stamp.open_reflector.to_string()),
         value("PEERNET_MDNS", spec.discovery.mdns.to_string()),
         value("PEERNET_KADEMLIA", spec.discovery.kademlia.to_string()),
@@ -284,11 +315,19 @@ fn environment(network: &Network) -> Vec<EnvVar> {
         ]);
     }
     if spec.discovery.dns {
-        environment.push(value(
-            "PEERNET_SEED_DNS",
-            format!("{}.{}.svc", identity.name, identity.namespace),
+        environment.push(value("PEERNET_SEED_DNS", seeds(network)));
+    }
+    if let Some(protocol) = &spec.discovery.kademlia_protocol {
+        environment.push(value("PEERNET_KADEMLIA_PROTOCOL", protocol.clone()));
+    }
+    if network.ports.step > 0 {
+        environment.push(value(PORT_STEP_VARIABLE, network.ports.step.to_string()));
+        environment.push(field(
+            "PEERNET_ORDINAL",
+            &format!("metadata.labels['{ORDINAL_LABEL}']"),
         ));
     }
+    environment.push(value("PEERNET_TERMINATION_LOG", TERMINATION_LOG.to_owned()));
     environment
 }
 
@@ -297,14 +336,26 @@ fn guests(wanted: &Guests) -> i32 {
     if wanted.enabled { wanted.max } else { 0 }
 }
 
-fn probe(path: &str, period_seconds: i32, failure_threshold: i32) -> Probe {
+/// A probe over HTTP, or, where each pod has another port than its template could name, by the agent's own program.
+fn probe(network: &Network, path: &str, period_seconds: i32, failure_threshold: i32) -> Probe {
+    let has_own_port = network.ports.step > 0;
+    let http_get = HTTPGetAction {
+        path: Some(path.to_owned()),
+        port: IntOrString::String("http".to_owned()),
+        ..HTTPGetAction::default()
+    };
+    let exec = ExecAction {
+        command: Some([PROGRAM, "--check", path].map(str::to_owned).into()),
+    };
     Probe {
-        http_get: Some(HTTPGetAction {
-            path: Some(path.to_owned()),
-            port: IntOrString::String("http".to_owned()),
-            ..HTTPGetAction::default()
+        http_get: (!has_own_port).then_some(http_get),
+        exec: has_own_port.then_some(exec),
+        // A program's start costs more than a request.
+        period_seconds: Some(if has_own_port {
+            period_seconds * 2
+        } else {
+            period_seconds
         }),
-        period_seconds: Some(period_seconds),
         timeout_seconds: Some(5),
         failure_threshold: Some(failure_threshold),
         ..Probe::default()

@@ -4,7 +4,6 @@ use k8s_openapi::{
     api::core::v1::{Service, ServicePort, ServiceSpec},
     apimachinery::pkg::util::intstr::IntOrString,
 };
-use peernet_api::report::HTTP_PORT;
 
 use super::{metadata, pod::p2p_ports, selector_labels};
 use crate::network::Network;
@@ -15,7 +14,8 @@ pub(super) fn headless(network: &Network) -> Service {
         name: Some(name.to_owned()),
         port: i32::from(port),
         protocol: Some(protocol.to_owned()),
-        target_port: Some(IntOrString::String(name.to_owned())),
+        // Not by name: the pods of a StatefulSet with `hostNetwork` name no ports.
+        target_port: Some(IntOrString::Int(i32::from(port))),
         ..ServicePort::default()
     };
     Service {
@@ -27,7 +27,7 @@ pub(super) fn headless(network: &Network) -> Service {
             selector: Some(selector_labels(identity)),
             ports: Some(
                 p2p_ports(network)
-                    .chain([("http", HTTP_PORT, "TCP")])
+                    .chain([("http", network.ports.http, "TCP")])
                     .map(port)
                     .collect(),
             ),

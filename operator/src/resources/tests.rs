@@ -110,12 +110,56 @@ fn ports_are_named_so_that_the_scheduler_knows_what_a_node_has_left() {
         ("api".to_owned(), 8081, "TCP".to_owned()),
     ];
     let stamp = ("stamp".to_owned(), 8620, "UDP".to_owned());
-    for host_network in [false, true] {
-        let with = ports(json!({"hostNetwork": host_network}));
-        assert_eq!(with, [tcp.as_slice(), std::slice::from_ref(&stamp)].concat());
-        let without = json!({"hostNetwork": host_network, "probe": {"stamp": {"enabled": false}}});
-        assert_eq!(ports(without), tcp);
+    let with = ports(json!({}));
+    assert_eq!(with, [tcp.as_slice(), std::slice::from_ref(&stamp)].concat());
+    let without = json!({"probe": {"stamp": {"enabled": false}}});
+    assert_eq!(ports(without), tcp);
+    let on_nodes = ports(json!({"hostNetwork": true, "workload": "DaemonSet"}));
+    let numbers: Vec<_> = on_nodes.iter().map(|(_, port, _)| *port).collect();
+    assert_eq!(numbers, [20_000, 20_001, 20_003, 20_002]);
+}
+
+#[test]
+fn agents_that_share_a_node_have_ports_by_their_ordinal() {
+    let spec =
+        json!({"hostNetwork": true, "hostPortBase": 4000, "discovery": {"kademliaProtocol": "/lab/kad"}});
+    let pod = pod(spec.clone());
+    let container = &pod.containers[0];
+    // One template for all: the scheduler can't be told.
+    assert_eq!(container.ports, None);
+    for (name, value) in [
+        ("PEERNET_P2P_PORT", "4000"),
+        ("PEERNET_HTTP_PORT", "4001"),
+        ("PEERNET_STAMP_PORT", "4002"),
+        ("PEERNET_API_PORT", "4003"),
+        ("PEERNET_PORT_STEP", "8"),
+        (
+            "PEERNET_ORDINAL",
+            "metadata.labels['apps.kubernetes.io/pod-index']",
+        ),
+        ("PEERNET_KADEMLIA_PROTOCOL", "/lab/kad"),
+    ] {
+        assert_eq!(env(&pod, name).as_deref(), Some(value), "{name}");
     }
+    let seeds = env(&pod, "PEERNET_SEED_DNS").unwrap();
+    assert!(
+        seeds.starts_with("mesh-0.mesh.lab.svc:4000,mesh-1.mesh.lab.svc:4008,"),
+        "{seeds}"
+    );
+    assert_eq!(seeds.split(',').count(), 8);
+    let probe = container.readiness_probe.clone().unwrap();
+    assert_eq!(probe.http_get, None);
+    assert_eq!(
+        probe.exec.unwrap().command.unwrap(),
+        ["/peernet-node", "--check", "/readyz"]
+    );
+    let DesiredWorkload::StatefulSet(set) = desired(&network(spec), "f00d").workload else {
+        panic!("a StatefulSet is the default")
+    };
+    assert_eq!(
+        set.metadata.annotations.unwrap()["peernet.dev/host-ports"],
+        "4000-4023"
+    );
 }
 
 #[test]

@@ -12,13 +12,17 @@ use k8s_openapi::{
 };
 
 use super::{DesiredWorkload, FINGERPRINT_ANNOTATION, metadata, pod, selector};
-use crate::network::Network;
+use crate::{host_ports::BLOCK_ANNOTATION, network::Network};
 
 pub(super) fn workload(network: &Network, fingerprint: &str) -> DesiredWorkload {
     let identity = &network.identity;
+    // Not in the pod template: a secret that was exchanged is for people to look at, not a reason for a rollout.
+    let fingerprint = (FINGERPRINT_ANNOTATION.to_owned(), fingerprint.to_owned());
+    let block = network
+        .block
+        .map(|block| (BLOCK_ANNOTATION.to_owned(), block.to_string()));
     let metadata = ObjectMeta {
-        // Not in the pod template: a secret that was exchanged is for people to look at, not a reason for a rollout.
-        annotations: Some([(FINGERPRINT_ANNOTATION.to_owned(), fingerprint.to_owned())].into()),
+        annotations: Some([fingerprint].into_iter().chain(block).collect()),
         ..metadata(identity, identity.name.clone())
     };
     let template = pod::template(network);

@@ -5,20 +5,25 @@
 mod columns;
 mod news;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use peernet_api::v1alpha1::{
-    Distribution, FederatedStatus, Link, LossStatus, MAX_NODE_ROWS, NetworkDistribution, NodeStatus,
-    PathsStatus, PeerNetworkStatus, PeersStatus, PrivateNetworkStatus, RelayedPair, ReportOutcome,
-    ServiceStatus, Stranger, StrangersStatus, TransportStatus, ZonePair, conditions::READY,
+use peernet_api::{
+    ports::Block,
+    report::FoundBy,
+    v1alpha1::{
+        DiscoveryStatus, Distribution, ExternalStatus, FederatedStatus, HostPorts, Link, LossStatus,
+        MAX_EXTERNAL_ROWS, MAX_NODE_ROWS, NetworkDistribution, NodeStatus, PathsStatus, PeerNetworkStatus,
+        PeersStatus, PrivateNetworkStatus, RelayedPair, ReportOutcome, ServiceStatus, Stranger,
+        StrangersStatus, TransportStatus, ZonePair, conditions::READY,
+    },
 };
 
 pub use self::news::says_something_new;
 use crate::{
     conditions::{self, Facts},
-    measure::{Loss, MemberMeasurements, Numbers, Pair, Paths, Spread, TransportNumbers},
+    measure::{External, Loss, MemberMeasurements, Numbers, Pair, Paths, Spread, TransportNumbers},
     pull::Pulled,
     roster::Member,
     strangers::Strangers,
@@ -28,12 +33,16 @@ use crate::{
 pub struct Input<'a> {
     /// Facts for the conditions: the roster, the reports and the measurements among them.
     pub facts: Facts<'a>,
+    /// What is known of the hosts outside the network.
+    pub external: &'a [External],
     /// Label selector of the pods.
     pub selector: String,
     /// Image that the nodes are to run, if known.
     pub image: Option<String>,
     /// The services that the spec names.
     pub services: &'a [String],
+    /// The ports that the network has on its nodes, if it has any.
+    pub host_ports: Option<Block>,
     /// Generation of the spec that this is about.
     pub generation: Option<i64>,
     /// The key of the private network, and who has it.
@@ -91,6 +100,17 @@ pub fn compose(input: &Input<'_>) -> PeerNetworkStatus {
             .guests
             .map(|guests| i32::try_from(guests).unwrap_or(i32::MAX)),
         paths: peers.is_some().then(|| labels.paths(&measured.paths)),
+        host_ports: input.host_ports.map(|block| HostPorts {
+            first: block.first.into(),
+            last: block.last.into(),
+        }),
+        discovery: measured.found_by.as_ref().map(discovery),
+        external: input
+            .external
+            .iter()
+            .take(MAX_EXTERNAL_ROWS)
+            .map(|host| labels.external(host))
+            .collect(),
         rtt: numbers.rtt.as_ref().map(|rtt| labels.distribution(rtt)),
         warm: numbers.warm.as_ref().map(|warm| labels.distribution(warm)),
         network: numbers
@@ -301,6 +321,21 @@ impl Labels {
         }
     }
 
+    fn external(&self, host: &External) -> ExternalStatus {
+        let rtt = host.rtt.as_ref();
+        ExternalStatus {
+            peer_id: host.peer_id.clone(),
+            address: host.address.clone(),
+            connected_nodes: count(host.connected),
+            reporting_nodes: count(host.reporting),
+            rtt_p50_micros: rtt.map(|rtt| rtt.p50_micros),
+            rtt_p99_micros: rtt.map(|rtt| rtt.p99_micros),
+            samples: rtt.map_or(0, |rtt| large_count(rtt.samples)),
+            newest_sample_time: rtt.and_then(|rtt| self.ago(rtt.newest)),
+            loss_ppm: host.loss_ppm,
+        }
+    }
+
     fn node_row(
         &self,
         member: &Member,
@@ -324,6 +359,18 @@ impl Labels {
             host_limited: measured.map(|measured| large_count(measured.host_limited)),
             reachable: measured.and_then(|measured| measured.reachable),
         }
+    }
+}
+
+fn discovery(found_by: &BTreeMap<FoundBy, usize>) -> DiscoveryStatus {
+    let pairs = |how| count(found_by.get(&how).copied().unwrap_or_default());
+    DiscoveryStatus {
+        dns: pairs(FoundBy::Dns),
+        mdns: pairs(FoundBy::Mdns),
+        kademlia: pairs(FoundBy::Kademlia),
+        bootstrap: pairs(FoundBy::Bootstrap),
+        relay: pairs(FoundBy::Relay),
+        inbound: pairs(FoundBy::Inbound),
     }
 }
 

@@ -67,6 +67,13 @@ fn without_numbers(status: &PeerNetworkStatus) -> PeerNetworkStatus {
         over.newest_sample_time = over.newest_sample_time.take().map(no_time);
         over.loss_ppm = over.loss_ppm.map(|_| 0);
     }
+    for host in &mut status.external {
+        host.rtt_p50_micros = host.rtt_p50_micros.map(|_| 0);
+        host.rtt_p99_micros = host.rtt_p99_micros.map(|_| 0);
+        host.loss_ppm = host.loss_ppm.map(|_| 0);
+        host.samples = 0;
+        host.newest_sample_time = host.newest_sample_time.take().map(no_time);
+    }
     status.worst_links.clear();
     status.zones.clear();
     status.zones_omitted = None;

@@ -92,6 +92,8 @@ impl Scene {
             selector: "a=b".into(),
             image: Some("agents:1".into()),
             services: &["db".to_owned(), "web".to_owned()],
+            host_ports: None,
+            external: &[],
             generation: Some(7),
             private_network: None,
             strangers: self.strangers.clone(),
@@ -124,6 +126,17 @@ impl Scene {
     fn pod(&mut self, at: usize) -> &mut ObservedPod {
         self.roster.members[at].pod.as_mut().unwrap()
     }
+}
+
+#[test]
+fn ports_that_something_else_has_are_named_with_the_field_that_chooses_others() {
+    let mut scene = Scene::well();
+    let pod = scene.pod(1);
+    pod.ready = false;
+    pod.ports_taken = true;
+    pod.problem = Some("failed to open the HTTP port 20001".to_owned());
+    scene.assert_condition("Ready", "False", "PortsTaken", "the HTTP port 20001");
+    scene.assert_condition("Ready", "False", "PortsTaken", "spec.hostPortBase");
 }
 
 #[test]

@@ -59,6 +59,14 @@ impl Fault {
         Self::begin(&[&["delay", from, to, &millis, &jitter]], &[&["clear", from, to]]).await
     }
 
+    /// Multicast does not pass between two nodes. All else does.
+    ///
+    /// # Errors
+    /// If the testbed can't do it.
+    pub async fn no_multicast(a: &str, b: &str) -> Outcome<Self> {
+        Self::begin(&[&["no-multicast", a, b]], &[&["clear", a, b]]).await
+    }
+
     /// A node has no power.
     ///
     /// # Errors

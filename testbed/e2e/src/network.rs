@@ -273,8 +273,9 @@ impl Network {
     }
 
     async fn ask(&self, pod: &str, path: &str) -> Outcome<Vec<u8>> {
+        let port = http_port(&self.api::<Pod>().get(pod).await?);
         let path = format!(
-            "/api/v1/namespaces/{}/pods/{pod}:{HTTP_PORT}/proxy{path}",
+            "/api/v1/namespaces/{}/pods/{pod}:{port}/proxy{path}",
             self.namespace
         );
         let response = self.client.send(Request::get(path).body(Body::empty())?).await?;
@@ -334,6 +335,23 @@ pub fn address_of(pod: &Pod) -> Outcome<&str> {
     Ok(ip.ok_or_else(|| format!("pod {} has no address", pod.name_any()))?)
 }
 
+/// The port at which a pod's agent speaks HTTP: with `hostNetwork`, each pod has its own.
+#[must_use]
+pub fn http_port(pod: &Pod) -> u16 {
+    let containers = pod.spec.as_ref().map(|spec| spec.containers.as_slice());
+    let variable = |name: &str| -> Option<u16> {
+        let mut variables = containers?
+            .iter()
+            .flat_map(|container| container.env.iter().flatten());
+        let variable = variables.find(|variable| variable.name == name)?;
+        variable.value.as_ref()?.parse().ok()
+    };
+    let index = pod.labels().get("apps.kubernetes.io/pod-index");
+    let ordinal: u16 = index.and_then(|index| index.parse().ok()).unwrap_or(0);
+    let step = variable("PEERNET_PORT_STEP").unwrap_or(0);
+    variable("PEERNET_HTTP_PORT").map_or(HTTP_PORT, |first| first + step * ordinal)
+}
+
 /// What a report says about the agent of that name.
 ///
 /// # Errors
@@ -348,7 +366,7 @@ pub fn row_about<'a>(report: &'a Report, name: &str) -> Outcome<&'a PeerReport> 
 /// # Errors
 /// If there is none, or its signature is wrong.
 pub async fn report_directly(pod: &Pod) -> Outcome<Report> {
-    let address = SocketAddr::new(address_of(pod)?.parse()?, HTTP_PORT);
+    let address = SocketAddr::new(address_of(pod)?.parse()?, http_port(pod));
     let answer = async {
         let mut stream = TcpStream::connect(address).await?;
         let request =

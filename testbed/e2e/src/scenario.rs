@@ -60,13 +60,26 @@ pub fn scenario(name: &str, test: impl AsyncFnOnce(&Scenario) -> Outcome) {
 /// # Panics
 /// As [`scenario`].
 pub fn testbed_scenario(what: &str, name: &str, test: impl AsyncFnOnce(&Scenario) -> Outcome) {
+    testbed_scenario_with(PodSecurity::Restricted, what, name, test);
+}
+
+/// [`testbed_scenario`], with another Pod Security.
+///
+/// # Panics
+/// As [`scenario`].
+pub fn testbed_scenario_with(
+    security: PodSecurity,
+    what: &str,
+    name: &str,
+    test: impl AsyncFnOnce(&Scenario) -> Outcome,
+) {
     if SETTINGS.testbed.is_none() {
         crate::note(&format!(
             "{what} is skipped: it breaks the cluster or reaches into it from this machine, and this one is not the testbed's"
         ));
         return;
     }
-    scenario(name, test);
+    scenario_with(security, name, test);
 }
 
 /// [`scenario`], with another Pod Security.

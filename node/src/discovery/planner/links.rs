@@ -43,17 +43,30 @@ pub(super) struct View<'a> {
     pub(super) dialed: HashSet<Address>,
     sources: HashSet<IpAddr>,
     pub(super) claimed: HashSet<Address>,
+    /// Of these, the ones that are where the member's connection comes from.
+    reached: HashSet<Address>,
+    /// Addresses of hosts that several agents share.
+    shared: HashSet<IpAddr>,
 }
 
 impl<'a> View<'a> {
-    pub(super) fn new(links: &'a HashMap<PeerId, Link>) -> Self {
+    pub(super) fn new(links: &'a HashMap<PeerId, Link>, seeds: impl Iterator<Item = Address>) -> Self {
         let (mut dialed, mut sources, mut claimed) = (HashSet::new(), HashSet::new(), HashSet::new());
+        let mut reached = HashSet::new();
         for link in links.values() {
             dialed.extend(&link.dialed);
             // On loopback, one address is many agents.
             sources.extend(link.sources.iter().filter(|ip| !ip.is_loopback()));
             if link.member && !link.relayed {
                 claimed.extend(&link.claimed);
+                let here = |address: &&Address| link.sources.contains(&address.ip());
+                reached.extend(link.claimed.iter().filter(here));
+            }
+        }
+        let (mut hosts, mut shared) = (HashSet::new(), HashSet::new());
+        for seed in seeds {
+            if !hosts.insert(seed.ip()) {
+                shared.insert(seed.ip());
             }
         }
         Self {
@@ -61,15 +74,20 @@ impl<'a> View<'a> {
             dialed,
             sources,
             claimed,
+            reached,
+            shared,
         }
     }
 
     /// Whether a target, which is at these addresses, has a connection over any transport.
     pub(super) fn is_connected(&self, target: &Target, addresses: &[Address]) -> bool {
         match target {
+            // A connection comes from a host. Where that has several agents, only what a member says tells which one it is.
             Target::Seed(seed) => {
-                self.sources.contains(&seed.ip())
-                    || addresses.iter().any(|address| self.dialed.contains(address))
+                addresses
+                    .iter()
+                    .any(|address| self.dialed.contains(address) || self.reached.contains(address))
+                    || (self.sources.contains(&seed.ip()) && !self.shared.contains(&seed.ip()))
             }
             Target::Peer(peer) | Target::Member(peer, _) => {
                 self.links.get(peer).is_some_and(|link| !link.relayed)

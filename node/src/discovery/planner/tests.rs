@@ -343,6 +343,59 @@ fn what_only_kademlia_says_is_forgotten_after_some_failures() {
     assert!(planner.candidates.is_empty());
 }
 
+#[test]
+fn agents_that_share_a_host_are_told_apart_by_what_they_say() {
+    let now = Instant::now();
+    let mut planner = planner(1, 64);
+    let (one, other) = (at([10, 0, 0, 9], 20_000), at([10, 0, 0, 9], 20_008));
+    planner.set_seeds([one, other]);
+    let peer = PeerId::random();
+    let mut links = HashMap::from([(
+        peer,
+        Link {
+            sources: vec![one.ip()],
+            ..Link::default()
+        },
+    )]);
+    // Nobody knows yet which of the two it is.
+    assert_eq!(seeds(&planner.plan(&links, now)), [one, other]);
+    for target in [one, other] {
+        planner.finished(Target::Seed(target), Outcome::Failed, now);
+    }
+    links.insert(
+        peer,
+        Link {
+            sources: vec![one.ip()],
+            claimed: vec![one],
+            member: true,
+            ..Link::default()
+        },
+    );
+    let later = now + Duration::from_secs(60);
+    assert_eq!(seeds(&planner.plan(&links, later)), [other]);
+}
+
+#[test]
+fn what_was_heard_first_is_what_counts() {
+    let mut planner = planner(1, 64);
+    let (peer, stranger) = (PeerId::random(), PeerId::random());
+    planner.set_seeds([address(2)]);
+    planner.discovered(peer, [address(3)], Source::Mdns);
+    planner.discovered(peer, [address(3)], Source::Kademlia);
+    planner.set_seeds([address(2), address(3)]);
+    let mdns = Some(Heard::Peer(Source::Mdns));
+    assert_eq!(planner.first_heard(&peer, &[address(3)]), mdns);
+    assert_eq!(
+        planner.first_heard(&peer, &[address(2)]),
+        Some(Heard::Address(address(2)))
+    );
+    assert_eq!(
+        planner.first_heard(&stranger, &[address(3)]),
+        Some(Heard::Address(address(3)))
+    );
+    assert_eq!(planner.first_heard(&stranger, &[address(4)]), None);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 

@@ -3,9 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::connected_peers;
-use k8s_openapi::api::core::v1::Node;
-use kube::api::ListParams;
-use kube::{Api, ResourceExt};
 use peernet_e2e::Outcome;
 use peernet_e2e::network::{Network, yaml};
 use peernet_e2e::scenario::{Scenario, scenario};
@@ -101,11 +98,6 @@ async fn assert_true_identities(network: &Network, nodes: usize) -> Outcome {
 
 /// The name of a node that takes any pod.
 async fn a_node(scenario: &Scenario) -> Outcome<String> {
-    let nodes: Api<Node> = Api::all(scenario.client.clone());
-    let nodes = nodes.list(&ListParams::default()).await?;
-    let free = nodes
-        .iter()
-        .find(|node| node.spec.as_ref().is_none_or(|spec| spec.taints.is_none()));
-    let hostname = free.and_then(|node| node.labels().get("kubernetes.io/hostname"));
-    Ok(hostname.ok_or("no node takes any pod")?.clone())
+    let nodes = crate::free_nodes(scenario).await?;
+    Ok(nodes.first().ok_or("no node takes any pod")?.clone())
 }

@@ -8,7 +8,7 @@ use peernet_e2e::scenario::{CLEARED, Scenario, scenario};
 use peernet_e2e::settings::SETTINGS;
 use peernet_e2e::waiting::eventually;
 
-/// Also hostNetwork: its example comes with the namespace that it needs. Only one network of that kind fits on a node.
+/// Also hostNetwork: its example comes with the namespace that it needs.
 #[test]
 fn every_example_becomes_ready() {
     scenario("examples", async |scenario| {

@@ -1,0 +1,305 @@
+//! A flood against one agent's libp2p port, by programs that hold no secret: 10,000 connections, handshakes that stop half-way,
+//! frames of absurd lengths, and connections with 512 streams each that are filled and never read. All traffic stays on loopback.
+//!
+//! What must hold: the agent stays within its memory, stays connected to its peer, and still takes in a member that joins
+//! meanwhile. How much longer round trips take is printed and not judged: on a shared machine that is no fact about the agent.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test that can't go on fails"
+)]
+
+mod support;
+
+use std::{
+    future::poll_fn,
+    net::{Ipv4Addr, SocketAddr},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::Poll,
+    thread,
+    time::{Duration, Instant},
+};
+
+use futures::{AsyncWriteExt as _, StreamExt as _, stream::FuturesUnordered};
+use libp2p::{
+    core::{
+        Endpoint, Transport as _,
+        muxing::{StreamMuxer as _, StreamMuxerExt as _},
+        transport::{DialOpts, PortUse},
+        upgrade::Version,
+    },
+    identity::Keypair,
+    noise, tcp, yamux,
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional},
+    net::{TcpListener, TcpSocket, TcpStream},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+use crate::support::{DEADLINE, program::Agent};
+
+/// The memory limit of an agent's pod, if the resource does not say otherwise.
+const LIMIT: u64 = 64 << 20;
+/// Connections of the flood of connections.
+const CONNECTIONS: u64 = 10_000;
+/// Streams on one connection.
+const STREAMS: usize = 512;
+/// Connections with that many streams, one after the other by each of the workers.
+const MUXED: u64 = 48;
+const WORKERS: usize = 8;
+/// The hostile programs come from other addresses than the members, as pods do.
+const HOSTILE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+/// Those that shake hands as they should: the others take all the places that one address has.
+const POLITE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
+
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+fn agent(name: &str, p2p: u16, seeds: &str) -> Agent {
+    let (p2p, http) = (p2p.to_string(), free_port().to_string());
+    let settings = [
+        ("PEERNET_POD_IP", "127.0.0.1"),
+        ("PEERNET_P2P_PORT", p2p.as_str()),
+        ("PEERNET_HTTP_PORT", http.as_str()),
+        ("PEERNET_STAMP_PORT", "0"),
+        ("PEERNET_MDNS", "false"),
+        ("PEERNET_SEEDS", seeds),
+        ("PEERNET_PROBE_INTERVAL", "50ms"),
+        ("PEERNET_PROBE_WINDOW", "10s"),
+    ];
+    Agent::start("", name, &settings)
+}
+
+async fn connect(from: Ipv4Addr, to: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((from, 0).into())?;
+    timeout(Duration::from_secs(5), socket.connect(to)).await?
+}
+
+/// Reads until the other side ends the connection, at most for this long.
+async fn hold(mut stream: TcpStream, at_most: Duration) {
+    let mut buffer = [0; 1024];
+    let ended = async { while stream.read(&mut buffer).await.is_ok_and(|read| read > 0) {} };
+    let _ = timeout(at_most, ended).await;
+}
+
+/// One connection of the flood: in turn, silent, stopped half-way in the handshake, and with a frame of absurd length.
+async fn raw(to: SocketAddr, number: u64) {
+    let Ok(mut stream) = connect(HOSTILE, to).await else {
+        return;
+    };
+    let sent = match number % 4 {
+        0 => Ok(()),
+        1 => stream.write_all(b"\x13/multistream/1.0.0\n").await,
+        2 => {
+            let hello = b"\x13/multistream/1.0.0\n\x07/noise\n\x00\x20".as_slice();
+            stream.write_all(hello).await
+        }
+        // A length of 2^63, and what fits of it.
+        _ => {
+            let mut frame = vec![0xff; 8];
+            frame.push(0x7f);
+            frame.resize(1 << 16, b'x');
+            stream.write_all(&frame).await
+        }
+    };
+    if sent.is_ok() {
+        hold(stream, Duration::from_secs(2)).await;
+    }
+}
+
+/// Forwards from loopback's first address to the agent, so that libp2p's own dialer comes from the hostile address.
+async fn forwarder(to: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                if let Ok(mut server) = connect(POLITE, to).await {
+                    let _ = copy_bidirectional(&mut client, &mut server).await;
+                }
+            });
+        }
+    });
+    address
+}
+
+/// One connection by a made-up peer that shakes hands as it should, and then opens as many streams as it can and fills them. It
+/// reads nothing. Returns how many streams it opened.
+async fn muxed(through: SocketAddr) -> u64 {
+    let key = Keypair::generate_ed25519();
+    let mut muxer = yamux::Config::default();
+    muxer.set_max_num_streams(STREAMS * 2);
+    let mut transport = tcp::tokio::Transport::new(tcp::Config::default())
+        .upgrade(Version::V1Lazy)
+        .authenticate(noise::Config::new(&key).unwrap())
+        .multiplex(muxer)
+        .boxed();
+    let options = DialOpts {
+        role: Endpoint::Dialer,
+        port_use: PortUse::New,
+    };
+    let address = peernet_node::discovery::Address::tcp(through).into();
+    let Ok(dial) = transport.dial(address, options) else {
+        return 0;
+    };
+    let Ok(Ok((_, mut connection))) = timeout(Duration::from_secs(10), dial).await else {
+        return 0;
+    };
+    let (mut writers, mut written) = (FuturesUnordered::new(), Vec::new());
+    let mut opened = 0;
+    let work = poll_fn(|cx| {
+        while opened < STREAMS {
+            match connection.poll_outbound_unpin(cx) {
+                Poll::Ready(Ok(mut stream)) => {
+                    opened += 1;
+                    writers.push(async move {
+                        let mut proposal = b"\x13/multistream/1.0.0\n".to_vec();
+                        // One protocol after the other that nobody speaks: each is answered, and no answer is read.
+                        while proposal.len() < 256 << 10 {
+                            proposal.extend(b"\x0e/nobody/1.0.0\n");
+                        }
+                        let _ = stream.write_all(&proposal).await;
+                        let _ = stream.flush().await;
+                        stream
+                    });
+                }
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Pending => break,
+            }
+        }
+        // They stay open, and unread.
+        while let Poll::Ready(Some(stream)) = writers.poll_next_unpin(cx) {
+            written.push(stream);
+        }
+        match Pin::new(&mut connection).poll(cx) {
+            Poll::Ready(Err(_)) => Poll::Ready(()),
+            Poll::Ready(Ok(_)) => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    });
+    let _ = timeout(Duration::from_secs(5), work).await;
+    // Whatever the other side does.
+    let _ = timeout(Duration::from_millis(100), connection.close()).await;
+    u64::try_from(opened).unwrap()
+}
+
+async fn flood(to: SocketAddr) -> (u64, u64) {
+    let number = Arc::new(AtomicU64::new(0));
+    let mut workers = JoinSet::new();
+    // Few enough at a time for this machine's descriptors, and many more than the agent has places.
+    for _ in 0..256 {
+        let number = Arc::clone(&number);
+        workers.spawn(async move {
+            loop {
+                let own = number.fetch_add(1, Ordering::Relaxed);
+                if own >= CONNECTIONS {
+                    return 0;
+                }
+                raw(to, own).await;
+            }
+        });
+    }
+    let through = forwarder(to).await;
+    let begun = Arc::new(AtomicU64::new(0));
+    for _ in 0..WORKERS {
+        let begun = Arc::clone(&begun);
+        workers.spawn(async move {
+            let mut streams = 0;
+            while begun.fetch_add(1, Ordering::Relaxed) < MUXED {
+                streams += muxed(through).await;
+            }
+            streams
+        });
+    }
+    let mut streams = 0;
+    while let Some(ended) = workers.join_next().await {
+        streams += ended.unwrap();
+    }
+    (CONNECTIONS, streams)
+}
+
+fn p99_micros(row: &peernet_api::report::PeerReport) -> Option<u64> {
+    row.rtt.quantile(990).map(|nanos| nanos / 1_000)
+}
+
+#[tokio::test]
+async fn a_flood_leaves_memory_and_honest_connections_alone() {
+    let port = free_port();
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let victim = agent("mesh-0", port, "");
+    let honest = agent("mesh-1", free_port(), &address.to_string());
+    let quiet = honest
+        .row_when("mesh-0", "ten seconds of quiet", |row| {
+            row.connected && row.answered >= 120
+        })
+        .await;
+
+    let begun = Instant::now();
+    let attack = thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.unwrap().block_on(flood(address))
+    });
+    sleep(Duration::from_secs(2)).await;
+    // A member that comes now is let in all the same.
+    let late = agent("mesh-2", free_port(), &address.to_string());
+    late.row_when("mesh-0", "a member joins during the flood", |row| {
+        row.connected && row.answered > 0
+    })
+    .await;
+    let joined = begun.elapsed();
+    let mut polls = 0;
+    while !attack.is_finished() {
+        assert!(begun.elapsed() < DEADLINE, "the flood does not end");
+        let row = honest.row("mesh-0").await.unwrap();
+        assert!(row.connected, "the flood parted two members: {row:?}");
+        polls += 1;
+        sleep(Duration::from_millis(500)).await;
+    }
+    let during = honest.row("mesh-0").await.unwrap();
+    let (connections, streams) = attack.join().unwrap();
+    let (memory, refused) = (
+        victim.peak_memory(),
+        victim.metric("peernet_connections_refused_total").await,
+    );
+    println!(
+        "{connections} connections and {streams} streams in {:?}: at most {} KiB of memory, {refused} connections refused; \
+         p99 {:?} us before, {:?} us during; a member joined within {joined:?}; {polls} looks",
+        begun.elapsed(),
+        memory >> 10,
+        p99_micros(&quiet),
+        p99_micros(&during),
+    );
+    assert!(refused > 1000.0, "{refused} refused: that was no flood");
+    assert!(streams > 1000, "{streams} streams: that was no flood");
+    assert!(memory < LIMIT / 10 * 8, "{memory} bytes");
+    // When it is over, nothing of it is left.
+    let rows = honest
+        .row_when("mesh-0", "it goes on", |row| row.connected && row.answered > 50)
+        .await;
+    assert_eq!(rows.failed, 0, "{rows:?}");
+    support::eventually("the flood's connections end", || async {
+        let held = victim.metric("peernet_connections").await;
+        if held <= 4.0 {
+            Ok(())
+        } else {
+            Err(held.to_string())
+        }
+    })
+    .await;
+}
