@@ -38,13 +38,14 @@ truth:
 	@testbed/truth
 
 # Static, so that they run FROM scratch. One package at a time: built together, each would get the other's features.
+# FEATURES: for cargo, as `--no-default-features --features quic`.
 TRIPLE = $(shell rustc -vV | sed -n 's/^host: //p')
 TARGET_DIR = $(or $(CARGO_TARGET_DIR),target)
 
 dist: dist/peernet-node dist/peernet-operator
 
 dist/peernet-%: FORCE
-	RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked --target $(TRIPLE) -p peernet-$*
+	RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked --target $(TRIPLE) -p peernet-$* $(FEATURES)
 	install -D $(TARGET_DIR)/$(TRIPLE)/release/peernet-$* $@
 
 # The chart carries the same bytes; tests fail when types, file and chart differ.

@@ -1,8 +1,15 @@
-//! Measures what PeerNet promises, and prints a table: `make bench`. Nothing here passes or fails but by an error.
+//! Measures what PeerNet promises, and prints tables: `make bench`. Nothing here passes or fails but by an error.
+//!
+//! Its argument says what: `cluster` (on the cluster), `dht PROGRAM` or `sizes FOLDER` (bare processes on loopback).
 
 #![allow(clippy::print_stdout, reason = "the table is what this is for")]
 
-use std::{collections::BTreeMap, fs, time::Duration};
+mod bare;
+mod dht;
+mod sizes;
+mod table;
+
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 use peernet_e2e::{
     Outcome,
@@ -14,23 +21,41 @@ use peernet_e2e::{
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
+use crate::table::row;
+
 const ROUNDS: usize = 5;
 /// Agents' memory is read after so long at work: the window's samples are in, whatever its length does to them.
 const SETTLING: Duration = Duration::from_secs(60);
 const GIVE_UP: Duration = Duration::from_secs(180);
 
-fn main() {
-    scenario("bench", async |scenario| {
-        let mut table = vec![["what", "smallest", "median", "largest", "goal"].map(str::to_owned)];
-        table.push(apply_to_ready(scenario).await?);
-        for (nodes, goal) in [(3, "under 16 MiB"), (21, "under 16 MiB")] {
-            table.extend(memory(scenario, nodes, goal).await?);
-        }
-        table.extend(ratio(scenario).await?);
-        table.extend(private_network(scenario).await?);
-        print_table(&table);
-        Ok(())
-    });
+fn main() -> Outcome {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments.as_slice() {
+        ["cluster"] => scenario("bench", on_cluster),
+        ["dht", program] => table::print(&on_loopback(dht::measure(Path::new(program)))?),
+        ["sizes", folder] => table::print(&on_loopback(sizes::measure(Path::new(folder)))?),
+        _ => return Err("usage: bench cluster | dht PROGRAM | sizes FOLDER".into()),
+    }
+    Ok(())
+}
+
+fn on_loopback<T>(measurement: impl Future<Output = Outcome<T>>) -> Outcome<T> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(measurement)
+}
+
+async fn on_cluster(scenario: &Scenario) -> Outcome {
+    let mut rows = vec![apply_to_ready(scenario).await?];
+    for (nodes, goal) in [(3, "under 16 MiB"), (21, "under 16 MiB")] {
+        rows.extend(memory(scenario, nodes, goal).await?);
+    }
+    rows.extend(ratio(scenario).await?);
+    rows.extend(private_network(scenario).await?);
+    table::print(&rows);
+    Ok(())
 }
 
 /// From `kubectl apply` to Ready with every column filled.
@@ -166,28 +191,4 @@ async fn gone(network: &Network) -> Outcome {
         sleep(Duration::from_millis(200)).await;
     }
     Ok(())
-}
-
-fn row(what: &str, values: &[f64], unit: &str, goal: &str) -> [String; 5] {
-    let mut values = values.to_vec();
-    values.sort_by(f64::total_cmp);
-    let show = |at: usize| {
-        values
-            .get(at)
-            .map(|value| format!("{value:.2} {unit}"))
-            .unwrap_or_default()
-    };
-    [
-        what.to_owned(),
-        show(0),
-        show(values.len() / 2),
-        show(values.len().saturating_sub(1)),
-        goal.to_owned(),
-    ]
-}
-
-fn print_table(table: &[[String; 5]]) {
-    for [what, smallest, median, largest, goal] in table {
-        println!("note: {what:<42} {smallest:>12} {median:>12} {largest:>12}   {goal}");
-    }
 }

@@ -11,6 +11,7 @@
 //! | [`faults`] | partitions, lost packets, power cuts, stopped components; each ends when its value is dropped |
 //! | [`busy`] | pods that keep the machine busy |
 //! | [`processes`] | the agents' processes on this machine: to stop one, or to look at it |
+//! | [`program`] | the agents' program, called in their pods |
 //! | [`round_trip`] | raw TCP round trips between two pods, as a yardstick |
 //! | [`truth`] | packet captures, exact percentiles, what the delaying program did: for the truth bench |
 //! | [`command`] | programs, with a deadline each |
@@ -26,6 +27,7 @@ pub mod history;
 pub mod network;
 pub mod operator;
 pub mod processes;
+pub mod program;
 pub mod round_trip;
 pub mod scenario;
 pub mod settings;

@@ -17,11 +17,11 @@ use kube::api::DeleteParams;
 use peernet_api::v1alpha1::PeerNetworkStatus;
 use peernet_e2e::{
     Outcome,
-    command::{kubectl, run_with_input},
+    command::kubectl,
     network::{Network, yaml},
     note,
-    scenario::{Scenario, scenario},
-    settings::SETTINGS,
+    program::{exec, exec_json, lines},
+    scenario::scenario,
     waiting::{ensure, eventually, eventually_within},
 };
 use serde_json::{Value, json};
@@ -31,45 +31,6 @@ use tokio::time::Instant;
 /// and the operator asks them.
 const PROVIDERS_GONE: Duration = Duration::from_secs(120 + 30 + 15);
 const RECORDS: usize = 30;
-
-/// Runs a command of the program in a pod.
-async fn exec(scenario: &Scenario, pod: &str, command: &[&str]) -> Outcome<String> {
-    let mut arguments = vec!["exec", pod, "--", "/peernet-node"];
-    arguments.extend(command);
-    scenario.kubectl(&arguments).await
-}
-
-async fn exec_json(scenario: &Scenario, pod: &str, command: &[&str]) -> Outcome<Value> {
-    let mut command = command.to_vec();
-    command.extend(["--output", "json"]);
-    Ok(serde_json::from_str(&exec(scenario, pod, &command).await?)?)
-}
-
-/// Gives a pod's program commands line by line, and returns an answer for each.
-async fn lines(scenario: &Scenario, pod: &str, commands: &[String]) -> Outcome<Vec<Value>> {
-    let arguments = [
-        "--namespace",
-        &scenario.namespace,
-        "exec",
-        "-i",
-        pod,
-        "--",
-        "/peernet-node",
-        "lines",
-        "--output",
-        "json",
-    ];
-    let input = format!("{}\n", commands.join("\n"));
-    let printed = run_with_input(&SETTINGS.kubectl, &arguments, &input).await?;
-    let answers: Vec<Value> = printed
-        .lines()
-        .map(serde_json::from_str)
-        .collect::<Result<_, _>>()?;
-    ensure(answers.len() == commands.len(), || {
-        format!("{} answers to {} commands", answers.len(), commands.len())
-    })?;
-    Ok(answers)
-}
 
 fn providers(status: &PeerNetworkStatus, service: &str) -> Option<i32> {
     status

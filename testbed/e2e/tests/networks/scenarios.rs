@@ -2,11 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use peernet_api::report::FoundBy;
-use peernet_api::v1alpha1::PeerNetworkStatus;
-use peernet_e2e::faults::Fault;
-use peernet_e2e::network::{Network, yaml};
-use peernet_e2e::scenario::{PodSecurity, scenario, testbed_scenario_with};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::DeleteParams;
+use peernet_api::{report::FoundBy, v1alpha1::PeerNetworkStatus};
+use peernet_e2e::{
+    Outcome,
+    faults::Fault,
+    network::{Network, yaml},
+    program::lines,
+    scenario::{PodSecurity, Scenario, scenario, testbed_scenario_with},
+};
 use serde_json::{Value, json};
 
 /// Agents on so many nodes, as evenly as can be.
@@ -155,6 +160,39 @@ fn c_two_nodes_with_two_agents_each_by_mdns_on_a_node_and_kademlia_across() {
         }
         assert!(within.contains(&FoundBy::Mdns), "{within:?}");
         assert!(across.contains(&FoundBy::Kademlia), "{across:?}");
+        records_and_providers(scenario, &network).await?;
         no_multicast.mend().await
     });
+}
+
+/// What the DHT of four agents is for: put on one, got on every other one; offered by two, found by a third; and still there
+/// when the pod that put it has gone.
+async fn records_and_providers(scenario: &Scenario, network: &Network) -> Outcome {
+    let put = lines(scenario, "mesh-0", &["PUT greeting hello world"]).await?;
+    assert_eq!(put[0]["of"], 3, "{put:?}");
+    for pod in ["mesh-1", "mesh-2", "mesh-3"] {
+        let got = lines(scenario, pod, &["GET greeting"]).await?;
+        assert_eq!(got[0]["value"], "hello world", "{pod}: {got:?}");
+    }
+    for pod in ["mesh-0", "mesh-1"] {
+        lines(scenario, pod, &["PUT_PROVIDER shop"]).await?;
+    }
+    let found = lines(scenario, "mesh-2", &["GET_PROVIDERS shop"]).await?;
+    let providers: BTreeSet<&str> = found[0]["providers"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|provider| provider["name"].as_str())
+        .collect();
+    assert_eq!(providers, BTreeSet::from(["mesh-0", "mesh-1"]), "{found:?}");
+
+    network
+        .api::<Pod>()
+        .delete("mesh-0", &DeleteParams::default().grace_period(0))
+        .await?;
+    for pod in ["mesh-1", "mesh-2", "mesh-3"] {
+        let got = lines(scenario, pod, &["GET greeting"]).await?;
+        assert_eq!(got[0]["value"], "hello world", "{pod}: {got:?}");
+    }
+    Ok(())
 }

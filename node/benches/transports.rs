@@ -1,0 +1,260 @@
+//! What each transport costs beside raw TCP and raw UDP: the time of a handshake, and of a ping, cold and warm. All over
+//! loopback, by turns in one run, both ends in this process. Prints a table: `make bench` calls it.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a bench that can't go on fails"
+)]
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use futures::StreamExt;
+use libp2p::{
+    Multiaddr, PeerId, Swarm,
+    identity::Keypair,
+    swarm::{
+        NetworkBehaviour, SwarmEvent,
+        dial_opts::{DialOpts, PeerCondition},
+        dummy,
+    },
+};
+use peernet_api::transport::Transport;
+use peernet_node::{
+    discovery::Address,
+    ping::{self, News, Over},
+    probation::Probation,
+    transport,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream, UdpSocket},
+    time::{interval, timeout},
+};
+
+const HANDSHAKES: usize = 200;
+/// Between two handshakes, as between two pings: whoever is asked has gone to sleep.
+const PACE: Duration = Duration::from_millis(20);
+const PINGS: usize = 500;
+/// As large as a libp2p ping.
+const PAYLOAD: usize = 32;
+const DEADLINE: Duration = Duration::from_secs(120);
+const RAW_TCP: &str = "raw TCP";
+const RAW_UDP: &str = "raw UDP";
+
+/// Times by what they are of.
+type Times = BTreeMap<String, Vec<Duration>>;
+
+#[tokio::main(worker_threads = 2)]
+async fn main() {
+    // Cargo hands over `--bench`: there is nothing to choose here.
+    timeout(DEADLINE, async {
+        show("handshake", &handshakes().await, RAW_TCP);
+        let (cold, warm) = pings().await;
+        show("ping, cold", &cold, RAW_TCP);
+        show("ping, warm", &warm, RAW_TCP);
+    })
+    .await
+    .expect("the bench is done in time");
+}
+
+fn swarm<B: NetworkBehaviour>(behaviour: B) -> Swarm<B> {
+    let key = Keypair::generate_ed25519();
+    let config = libp2p::swarm::Config::with_tokio_executor().with_idle_connection_timeout(DEADLINE);
+    let transport = transport::build(&key, &Transport::ALL, None, &Probation::off(), None).unwrap();
+    Swarm::new(transport, behaviour, key.public().to_peer_id(), config)
+}
+
+/// Listens over all transports, for as long as the process lives.
+async fn listening<B>(mut swarm: Swarm<B>) -> (PeerId, BTreeMap<Transport, Multiaddr>)
+where
+    B: NetworkBehaviour<ToSwarm: std::fmt::Debug> + Send,
+{
+    let mut addresses = BTreeMap::new();
+    for transport in Transport::ALL {
+        let address = Address::new(transport, ([127, 0, 0, 1], 0).into());
+        swarm.listen_on(address.into()).unwrap();
+        while !addresses.contains_key(&transport) {
+            if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
+                addresses.insert(transport, address);
+            }
+        }
+    }
+    let peer = *swarm.local_peer_id();
+    tokio::spawn(async move {
+        loop {
+            swarm.select_next_some().await;
+        }
+    });
+    (peer, addresses)
+}
+
+fn dial(peer: PeerId, address: &Multiaddr, transport: Transport) -> DialOpts {
+    let options = DialOpts::peer_id(peer)
+        .condition(PeerCondition::Always)
+        .addresses(vec![address.clone()]);
+    if transport == Transport::Quic {
+        options.build()
+    } else {
+        options.allocate_new_port().build()
+    }
+}
+
+/// From the dial to a connection whose other end is proven, in turns.
+async fn handshakes() -> Times {
+    let (peer, addresses) = listening(swarm(dummy::Behaviour)).await;
+    let (tcp, _) = echo().await;
+    let mut dialer = swarm(dummy::Behaviour);
+    let mut times = Times::new();
+    for _ in 0..HANDSHAKES {
+        for (transport, address) in &addresses {
+            tokio::time::sleep(PACE).await;
+            let begun = Instant::now();
+            dialer.dial(dial(peer, address, *transport)).unwrap();
+            loop {
+                match dialer.select_next_some().await {
+                    SwarmEvent::ConnectionEstablished { connection_id, .. } => {
+                        times
+                            .entry(transport.to_string())
+                            .or_default()
+                            .push(begun.elapsed());
+                        dialer.close_connection(connection_id);
+                    }
+                    SwarmEvent::ConnectionClosed { .. } => break,
+                    SwarmEvent::OutgoingConnectionError { error, .. } => panic!("{transport}: {error}"),
+                    _ => {}
+                }
+            }
+        }
+        tokio::time::sleep(PACE).await;
+        let begun = Instant::now();
+        let _stream = TcpStream::connect(tcp).await.unwrap();
+        times.entry(RAW_TCP.to_owned()).or_default().push(begun.elapsed());
+    }
+    times
+}
+
+/// The agents' own pings over all transports at once, at their moments, and raw round trips between them.
+async fn pings() -> (Times, Times) {
+    let ours = || {
+        ping::Behaviour::new(ping::Config {
+            interval: PACE,
+            timeout: Duration::from_secs(5),
+            burst: 5,
+        })
+    };
+    let (peer, addresses) = listening(swarm(ours())).await;
+    let mut dialer = swarm(ours());
+    for (transport, address) in &addresses {
+        dialer.dial(dial(peer, address, *transport)).unwrap();
+        while !matches!(dialer.select_next_some().await, SwarmEvent::ConnectionEstablished { .. }) {}
+    }
+    dialer.behaviour_mut().accept(peer);
+    let raw = tokio::spawn(raw_round_trips());
+    let (mut cold, mut warm) = (Times::new(), Times::new());
+    while Transport::ALL
+        .iter()
+        .any(|transport| warm.get(&transport.to_string()).map_or(0, Vec::len) < PINGS)
+    {
+        let SwarmEvent::Behaviour(event) = dialer.select_next_some().await else {
+            continue;
+        };
+        let Over::Direct(transport) = event.over else {
+            continue;
+        };
+        match event.outcome.news {
+            News::Cold { result, .. } => {
+                let took = result.expect("loopback loses nothing");
+                cold.entry(transport.to_string()).or_default().push(took);
+            }
+            News::Warm(took) => warm.entry(transport.to_string()).or_default().push(took),
+        }
+    }
+    let raw = raw.await.unwrap();
+    cold.extend(raw.clone());
+    warm.extend(raw);
+    (cold, warm)
+}
+
+/// One round trip at a time over TCP, and one over UDP.
+async fn raw_round_trips() -> Times {
+    let (tcp, udp) = echo().await;
+    let mut stream = TcpStream::connect(tcp).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    socket.connect(udp).await.unwrap();
+    let mut pace = interval(PACE / 2);
+    let mut times = Times::new();
+    let mut buffer = [0; PAYLOAD];
+    for _ in 0..PINGS {
+        pace.tick().await;
+        let begun = Instant::now();
+        stream.write_all(&[1; PAYLOAD]).await.unwrap();
+        stream.read_exact(&mut buffer).await.unwrap();
+        times.entry(RAW_TCP.to_owned()).or_default().push(begun.elapsed());
+        pace.tick().await;
+        let begun = Instant::now();
+        socket.send(&[1; PAYLOAD]).await.unwrap();
+        socket.recv(&mut buffer).await.unwrap();
+        times.entry(RAW_UDP.to_owned()).or_default().push(begun.elapsed());
+    }
+    times
+}
+
+/// Answers over TCP and UDP, each on a port of its own, for as long as the process lives.
+async fn echo() -> (SocketAddr, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let addresses = (listener.local_addr().unwrap(), socket.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut buffer = [0; PAYLOAD];
+                while stream.read_exact(&mut buffer).await.is_ok() {
+                    if stream.write_all(&buffer).await.is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    tokio::spawn(async move {
+        let mut buffer = [0; PAYLOAD];
+        while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
+            let answer = buffer.get(..length).unwrap_or_default();
+            if socket.send_to(answer, from).await.is_err() {
+                break;
+            }
+        }
+    });
+    addresses
+}
+
+fn quantile(times: &[Duration], share: f64) -> Duration {
+    let mut times = times.to_vec();
+    times.sort_unstable();
+    let at = (times.len() as f64 * share) as usize;
+    times
+        .get(at.min(times.len().saturating_sub(1)))
+        .copied()
+        .unwrap_or_default()
+}
+
+fn show(what: &str, all: &Times, yardstick: &str) {
+    let yardstick = quantile(all.get(yardstick).map_or(&[], Vec::as_slice), 0.5);
+    for (of, times) in all {
+        let (p50, p99) = (quantile(times, 0.5), quantile(times, 0.99));
+        println!(
+            "note: {what:<12} {of:<10} p50 {:>8.1} us  p99 {:>8.1} us  p50 to raw TCP's {:>5.2}",
+            p50.as_secs_f64() * 1e6,
+            p99.as_secs_f64() * 1e6,
+            p50.as_secs_f64() / yardstick.as_secs_f64().max(1e-9),
+        );
+    }
+}
