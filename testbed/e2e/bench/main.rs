@@ -167,18 +167,8 @@ async fn private_network(scenario: &Scenario) -> Outcome<Vec<[String; 5]>> {
         }
     }
     Ok(vec![
-        row(
-            "round trip in a private network, over without",
-            &cold,
-            "",
-            "under 1.2",
-        ),
-        row(
-            "warm round trip in a private network, over without",
-            &warm,
-            "",
-            "",
-        ),
+        row("round trip with the key, over without", &cold, "", "under 1.2"),
+        row("warm round trip with the key, over without", &warm, "", ""),
     ])
 }
 
