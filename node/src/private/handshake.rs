@@ -224,7 +224,7 @@ mod tests {
     async fn another_key_and_none_are_told_apart() {
         assert_eq!(told(keys(&[1]), keys(&[2])).await, Err(Refusal::AnotherKey));
         assert_eq!(told(keys(&[1]), keys(&[2, 3, 4])).await, Err(Refusal::AnotherKey));
-        // js-libp2p waits for an answer to the first line, and go-libp2p and rust-libp2p don't.
+        // Whether or not it waits for an answer to its first line.
         for lines in ["\x13/multistream/1.0.0\n", "\x13/multistream/1.0.0\n\x07/noise\n"] {
             let (mut plain, listener) = pair();
             let speak = async {
