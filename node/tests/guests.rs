@@ -24,10 +24,10 @@ use libp2p::{
     },
     tcp, yamux,
 };
-use peernet_node::{agent::Agent, config::Config};
+use peernet_node::agent::Agent;
 use tokio::{task::JoinHandle, time::timeout};
 
-use crate::support::{DEADLINE, config, eventually, meshed, metric, metric_reaches, report};
+use crate::support::{DEADLINE, agents, config, eventually, meshed, metric, metric_reaches, report};
 
 const KAD: StreamProtocol = StreamProtocol::new("/peernet/demo/mesh/kad/1.0.0");
 
@@ -155,17 +155,6 @@ impl Host {
 fn address(agent: &Agent) -> Multiaddr {
     let at = agent.p2p_address();
     Multiaddr::from(at.ip()).with(Protocol::Tcp(at.port()))
-}
-
-async fn agents(secret: u8, change: impl Fn(&mut Config)) -> [Agent; 2] {
-    let mut first = config(secret, "mesh-0", &[]);
-    change(&mut first);
-    let first = Agent::start(first).await.unwrap();
-    let mut second = config(secret, "mesh-1", &[first.p2p_address()]);
-    change(&mut second);
-    let second = Agent::start(second).await.unwrap();
-    meshed(&[&first, &second]).await;
-    [first, second]
 }
 
 async fn guests_are(agent: &Agent, wanted: u32) {

@@ -23,26 +23,12 @@ use peernet_api::{
     report::{NetworkReport, PATH, Report, StampClock},
 };
 
-use crate::support::eventually;
+use crate::support::{eventually, lab::run};
 
 /// Two namespaces, a and b, with a link between them.
 struct Link {
     names: [String; 2],
     secret: PathBuf,
-}
-
-fn run(program: &str, arguments: &str) -> Result<(), String> {
-    let output = Command::new(program)
-        .args(arguments.split_whitespace())
-        .output()
-        .map_err(|error| format!("{program}: {error}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(format!(
-        "{program} {arguments}: {}",
-        String::from_utf8_lossy(&output.stderr).trim()
-    ))
 }
 
 impl Link {

@@ -6,36 +6,30 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use peernet_node::{agent::Agent, config::Config};
+use peernet_api::transport::Transport;
+use peernet_node::agent::Agent;
 use serde_json::{Value, json};
 
 use crate::{
     foreign::{installed, lines, run},
-    support::{api, config, meshed, metric_reaches, report, row_when, secret},
+    support::{agents, api, config, metric_reaches, report, row_when, secret},
 };
 
 const NETWORK: &str = "demo/mesh";
-
-async fn agents(secret: u8, change: impl Fn(&mut Config)) -> [Agent; 2] {
-    let mut first = config(secret, "mesh-0", &[]);
-    change(&mut first);
-    let first = Agent::start(first).await.unwrap();
-    let mut second = config(secret, "mesh-1", &[first.p2p_address()]);
-    change(&mut second);
-    let second = Agent::start(second).await.unwrap();
-    meshed(&[&first, &second]).await;
-    [first, second]
-}
 
 fn address(agent: &Agent) -> String {
     format!("/ip4/127.0.0.1/tcp/{}", agent.p2p_address().port())
 }
 
 fn guest(agent: &Agent, commands: &[&str]) -> Command {
+    guest_at(&address(agent), commands)
+}
+
+fn guest_at(address: &str, commands: &[&str]) -> Command {
     let mut command = Command::new("node");
     command
         .arg(installed("js/guest.mjs"))
-        .args([NETWORK, &address(agent)])
+        .args([NETWORK, address])
         .args(commands);
     command
 }
@@ -86,6 +80,31 @@ async fn a_guest_finds_what_libp2p_hosts_expect_of_each_other() {
         let report = report(agent).await;
         assert_eq!(report.peers.len(), 1, "{:?}", report.peers);
     }
+}
+
+#[tokio::test]
+#[ignore = "needs what testbed/interop installs"]
+async fn a_guest_that_speaks_websocket_alone_pings_and_finds_the_others_there() {
+    let [first, second] = agents(7, |config| {
+        config.transports = vec![Transport::Tcp, Transport::WebSocket];
+        config.kademlia = true;
+        config.guests = 1;
+    })
+    .await;
+    let at = |agent: &Agent| format!("/ip4/127.0.0.1/tcp/{}/ws", agent.p2p_addresses()[1].socket().port());
+    let wanted = second.peer_id().to_string();
+    let told = lines(guest_at(&at(&first), &["ping", "find", &wanted])).await;
+    let [introduction, pings, found] = &told[..] else {
+        panic!("{told:?}")
+    };
+    let listens = introduction["listenAddrs"].as_array().unwrap();
+    assert!(listens.contains(&json!(at(&first))), "{introduction}");
+    let observed = introduction["observedAddr"].as_str().unwrap();
+    assert!(observed.ends_with("/ws"), "{observed}");
+    assert_eq!(pings["millis"].as_array().map(Vec::len), Some(3));
+    let addresses = found["addresses"].as_array().unwrap();
+    let expected = format!("{}/p2p/{wanted}", at(&second));
+    assert!(addresses.contains(&json!(expected)), "{found}");
 }
 
 #[tokio::test]

@@ -76,6 +76,19 @@ pub(crate) fn config(secret_byte: u8, name: &str, seeds: &[SocketAddr]) -> Confi
     }
 }
 
+/// Two agents that have met, each with the same change to its configuration.
+pub(crate) async fn agents(secret: u8, change: impl Fn(&mut Config)) -> [Agent; 2] {
+    let mut first = config(secret, "mesh-0", &[]);
+    change(&mut first);
+    let first = Agent::start(first).await.unwrap();
+    let mut second = config(secret, "mesh-1", &[]);
+    change(&mut second);
+    second.seeds = first.p2p_addresses().first().copied().into_iter().collect();
+    let second = Agent::start(second).await.unwrap();
+    meshed(&[&first, &second]).await;
+    [first, second]
+}
+
 /// Asks until the answer is good enough.
 pub(crate) async fn eventually<T, F: Future<Output = Result<T, String>>>(
     what: &str,

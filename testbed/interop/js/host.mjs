@@ -1,10 +1,11 @@
-// A js-libp2p host that fits PeerNet's agents: TCP, Noise, Yamux; identify, ping, and the network's own Kademlia.
+// A js-libp2p host that fits PeerNet's agents: TCP and WebSocket, Noise, Yamux; identify, ping, and the network's own Kademlia.
 import './polyfill.mjs'
 import { noise } from '@chainsafe/libp2p-noise'
 import { identify } from '@libp2p/identify'
 import { kadDHT, passthroughMapper } from '@libp2p/kad-dht'
 import { ping } from '@libp2p/ping'
 import { tcp } from '@libp2p/tcp'
+import { webSockets } from '@libp2p/websockets'
 import { yamux } from '@libp2p/yamux'
 import { createLibp2p } from 'libp2p'
 
@@ -18,7 +19,7 @@ export function host ({ network, listen = [], privateKey, userAgent, server = fa
     ...(privateKey && { privateKey }),
     ...(userAgent && { nodeInfo: { userAgent } }),
     addresses: { listen },
-    transports: [tcp()],
+    transports: [tcp(), webSockets()],
     connectionEncrypters: [noise()],
     streamMuxers: [yamux()],
     services: {
