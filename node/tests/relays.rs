@@ -27,7 +27,7 @@ use peernet_node::{
 };
 
 use crate::support::{
-    config,
+    config, eventually,
     lab::{Host, Lab, LabAgent},
     metric_reaches, secret,
 };
@@ -89,6 +89,31 @@ async fn assert_measured_as_relayed(agent: &LabAgent, other: &str, relay: &str) 
         leg / 1_000
     );
     row
+}
+
+/// AutoNAT v2: a relay tries each address of its members once, and tells what came of it.
+#[tokio::test]
+async fn who_can_not_be_dialed_is_told_so_by_a_relay_and_who_can_be_is_told_that() {
+    let Some(lab) = Lab::new("reach", 1, &ONE_NETWORK) else {
+        return;
+    };
+    // 1 may dial, and nobody may dial it.
+    lab.iptables(1, "-A INPUT -p tcp --dport 4001 -m conntrack --ctstate NEW -j DROP")
+        .unwrap();
+    let [_relay, one, two] = agents(&lab);
+    for (agent, wanted) in [(&one, false), (&two, true)] {
+        eventually("a relay's verdict", || async {
+            match agent.report()?.reachable {
+                Some(reachable) if reachable == wanted => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+    }
+    // It is connected all the same, by its own dials.
+    for other in ["mesh-0", "mesh-2"] {
+        one.row_when(other, "a direct connection", is_direct).await;
+    }
 }
 
 #[tokio::test]
