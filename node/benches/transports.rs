@@ -153,7 +153,10 @@ async fn pings() -> (Times, Times) {
     let mut dialer = swarm(ours());
     for (transport, address) in &addresses {
         dialer.dial(dial(peer, address, *transport)).unwrap();
-        while !matches!(dialer.select_next_some().await, SwarmEvent::ConnectionEstablished { .. }) {}
+        while !matches!(
+            dialer.select_next_some().await,
+            SwarmEvent::ConnectionEstablished { .. }
+        ) {}
     }
     dialer.behaviour_mut().accept(peer);
     let raw = tokio::spawn(raw_round_trips());

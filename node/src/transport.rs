@@ -86,12 +86,13 @@ pub fn build(
     let mut all: Option<Boxed<Connected>> = None;
     for transport in wanted {
         let built = match transport {
-            Transport::Tcp if meets => {
-                secured(watched(tcp(), probation), noise.clone(), private, streams)
-            }
-            Transport::Tcp => {
-                secured(watched(OwnPort(tcp()), probation), noise.clone(), private, streams)
-            }
+            Transport::Tcp if meets => secured(watched(tcp(), probation), noise.clone(), private, streams),
+            Transport::Tcp => secured(
+                watched(OwnPort(tcp()), probation),
+                noise.clone(),
+                private,
+                streams,
+            ),
             #[cfg(feature = "websocket")]
             Transport::WebSocket => secured(
                 watched(websocket::WebSocket::new(OwnPort(tcp())), probation),

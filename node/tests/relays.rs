@@ -98,8 +98,11 @@ async fn who_can_not_be_dialed_is_told_so_by_a_relay_and_who_can_be_is_told_that
         return;
     };
     // 1 may dial, and nobody may dial it.
-    lab.iptables(1, "-A INPUT -p tcp --dport 4001 -m conntrack --ctstate NEW -j DROP")
-        .unwrap();
+    lab.iptables(
+        1,
+        "-A INPUT -p tcp --dport 4001 -m conntrack --ctstate NEW -j DROP",
+    )
+    .unwrap();
     let [_relay, one, two] = agents(&lab);
     for (agent, wanted) in [(&one, false), (&two, true)] {
         eventually("a relay's verdict", || async {

@@ -174,11 +174,15 @@ fn volumes(network: &Network) -> Vec<Volume> {
 /// What the agents speak libp2p on. In a StatefulSet with `hostNetwork` these are the ports of the first agent.
 pub(super) fn p2p_ports(network: &Network) -> impl Iterator<Item = (&'static str, u16, &'static str)> {
     let ports = network.ports;
-    network.spec.transports.iter().map(move |transport| match transport {
-        Transport::Tcp => ("p2p", ports.p2p, "TCP"),
-        Transport::Quic => ("quic", ports.p2p, "UDP"),
-        Transport::WebSocket => ("websocket", ports.websocket, "TCP"),
-    })
+    network
+        .spec
+        .transports
+        .iter()
+        .map(move |transport| match transport {
+            Transport::Tcp => ("p2p", ports.p2p, "TCP"),
+            Transport::Quic => ("quic", ports.p2p, "UDP"),
+            Transport::WebSocket => ("websocket", ports.websocket, "TCP"),
+        })
 }
 
 /// What the agents listen on. With `hostNetwork` the scheduler keeps these ports of a node for one pod: not in a StatefulSet,

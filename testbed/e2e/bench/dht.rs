@@ -29,9 +29,7 @@ pub(crate) async fn measure(program: &Path) -> Outcome<Vec<[String; 5]>> {
             ("PEERNET_PEERS_PER_NODE", PEERS_PER_NODE.to_string()),
             ("PEERNET_STAMP", "false".to_owned()),
         ];
-        let agents = bare
-            .start_all(number - 1, PEERS_PER_NODE.min(number - 2))
-            .await?;
+        let agents = bare.start_all(number - 1, PEERS_PER_NODE.min(number - 2)).await?;
         let (joined, last) = joins(&bare, &agents, number - 1).await?;
         rows.push(row(
             &format!("{number} agents: start of one more to its first record"),
@@ -51,9 +49,7 @@ pub(crate) async fn measure(program: &Path) -> Outcome<Vec<[String; 5]>> {
 /// Starts an agent several times, each time until it finds what another one has put. The last one stays.
 async fn joins(bare: &Bare<'_>, agents: &[Agent], number: usize) -> Outcome<(Vec<f64>, Agent)> {
     let first = agents.first().ok_or("no agent")?;
-    let (code, stored) = first
-        .ask("PUT", "/v1/records/before?quorum=all", b"x")
-        .await?;
+    let (code, stored) = first.ask("PUT", "/v1/records/before?quorum=all", b"x").await?;
     ensure(code == 200, || stored.to_string())?;
     let mut took = Vec::new();
     loop {
@@ -91,8 +87,18 @@ async fn records(agents: &[Agent]) -> Outcome<[[String; 5]; 3]> {
     let share = |times: &[f64]| times.len() as f64 * 100.0 / ROUNDS as f64;
     let succeeded = [share(&puts), share(&gets)];
     Ok([
-        row(&format!("{number} agents: put of 1 KiB, majority"), &puts, "ms", ""),
-        row(&format!("{number} agents: get of it, two copies"), &gets, "ms", ""),
+        row(
+            &format!("{number} agents: put of 1 KiB, majority"),
+            &puts,
+            "ms",
+            "",
+        ),
+        row(
+            &format!("{number} agents: get of it, two copies"),
+            &gets,
+            "ms",
+            "",
+        ),
         row(
             &format!("{number} agents: puts and gets that succeeded"),
             &succeeded,
