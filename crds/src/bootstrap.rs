@@ -10,11 +10,13 @@ pub enum InvalidBootstrapPeer {
     #[error("{0:?} is not a multiaddr: {1}")]
     NotAMultiaddr(String, String),
     /// It is a multiaddr that agents can't dial.
-    #[error("{0:?} can't be dialed: write /ip4, /ip6, /dns, /dns4 or /dns6, then /tcp/PORT and /p2p/PEER-ID")]
+    #[error(
+        "{0:?} can't be dialed: write /ip4, /ip6, /dns, /dns4 or /dns6, then /tcp/PORT, /tcp/PORT/ws or /udp/PORT/quic-v1, and /p2p/PEER-ID"
+    )]
     NotDialable(String),
 }
 
-/// Reads the address of a bootstrap peer: a host, a TCP port and a peer id. Returns the address without the peer id, and
+/// Reads the address of a bootstrap peer: a host, a transport with its port, and a peer id. Returns the address without the peer id, and
 /// the peer id.
 ///
 /// # Errors
@@ -24,14 +26,22 @@ pub fn parse(text: &str) -> Result<(Multiaddr, PeerId), InvalidBootstrapPeer> {
         .parse()
         .map_err(|error| InvalidBootstrapPeer::NotAMultiaddr(text.to_owned(), format!("{error}")))?;
     let parts: Vec<_> = address.iter().collect();
-    let peer = match parts.as_slice() {
-        [
-            Protocol::Ip4(_) | Protocol::Ip6(_) | Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_),
-            Protocol::Tcp(1..),
-            Protocol::P2p(peer),
-        ] => *peer,
+    let (host, transport, peer) = match parts.as_slice() {
+        [host, transport @ .., Protocol::P2p(peer)] => (host, transport, *peer),
         _ => return Err(InvalidBootstrapPeer::NotDialable(text.to_owned())),
     };
+    let is_host = matches!(
+        host,
+        Protocol::Ip4(_) | Protocol::Ip6(_) | Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_)
+    );
+    let is_transport = match transport {
+        [Protocol::Tcp(1..)] | [Protocol::Udp(1..), Protocol::QuicV1] => true,
+        [Protocol::Tcp(1..), Protocol::Ws(path)] => path == "/",
+        _ => false,
+    };
+    if !is_host || !is_transport {
+        return Err(InvalidBootstrapPeer::NotDialable(text.to_owned()));
+    }
     drop(parts);
     address.pop();
     Ok((address, peer))
@@ -51,8 +61,10 @@ mod tests {
             "/dns/boot.example",
             "/dns4/boot.example",
         ] {
-            let (address, id) = parse(&format!("{host}/tcp/4001/p2p/{peer}")).unwrap();
-            assert_eq!((address.to_string(), id), (format!("{host}/tcp/4001"), peer));
+            for transport in ["tcp/4001", "udp/4001/quic-v1", "tcp/4002/ws"] {
+                let (address, id) = parse(&format!("{host}/{transport}/p2p/{peer}")).unwrap();
+                assert_eq!((address.to_string(), id), (format!("{host}/{transport}"), peer));
+            }
         }
     }
 
@@ -72,7 +84,9 @@ mod tests {
         for text in [
             "/ip4/192.0.2.7/tcp/4001".to_owned(),
             format!("/ip4/192.0.2.7/tcp/0/p2p/{peer}"),
-            format!("/ip4/192.0.2.7/udp/4001/quic-v1/p2p/{peer}"),
+            format!("/ip4/192.0.2.7/udp/4001/p2p/{peer}"),
+            format!("/ip4/192.0.2.7/tcp/4001/wss/p2p/{peer}"),
+            format!("/p2p/{peer}"),
         ] {
             assert!(
                 matches!(parse(&text), Err(InvalidBootstrapPeer::NotDialable(_))),

@@ -10,7 +10,7 @@ use std::{
 };
 
 use clap::Parser;
-use libp2p::{Multiaddr, PeerId, StreamProtocol};
+use libp2p::{Multiaddr, PeerId, StreamProtocol, multiaddr::Protocol};
 use peernet_api::{
     identity::NetworkSecret,
     ports,
@@ -280,7 +280,12 @@ impl Bootstrap {
     pub fn address(&self) -> String {
         match &self.place {
             Place::Address(address) => Multiaddr::from(*address).to_string(),
-            Place::Name(name, port) => format!("/dns/{name}/tcp/{port}"),
+            Place::Name(transport, name, port) => {
+                // Behind a name stands what would stand behind an address.
+                let stand_in = Multiaddr::from(Address::new(*transport, ([0, 0, 0, 0], *port).into()));
+                let name = Multiaddr::from(Protocol::Dns(name.into()));
+                stand_in.iter().skip(1).fold(name, Multiaddr::with).to_string()
+            }
         }
     }
 }

@@ -48,7 +48,7 @@ pub(super) fn bootstrap_peers(_: &mut SchemaGenerator) -> Schema {
         "items": {
             "type": "string",
             "maxLength": 256,
-            "pattern": r"^/(ip4|ip6|dns|dns4|dns6)/[^/]+/tcp/[0-9]{1,5}/p2p/[1-9A-HJ-NP-Za-km-z]+$",
+            "pattern": r"^/(ip4|ip6|dns|dns4|dns6)/[^/]+/(tcp/[0-9]{1,5}(/ws)?|udp/[0-9]{1,5}/quic-v1)/p2p/[1-9A-HJ-NP-Za-km-z]+$",
         },
     })
 }

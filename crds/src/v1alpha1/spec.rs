@@ -51,6 +51,8 @@ use crate::transport::Transport;
         "spec.services: needs spec.discovery.kademlia, since services are advertised through the DHT"),
     validation = Rule::new("!self.spec.privateNetwork.enabled || !self.spec.transports.exists(one, one == 'QUIC')").message(
         "spec.transports: QUIC can't be part of a private network, since a pre-shared key encrypts byte streams: use TCP and WebSocket, or turn spec.privateNetwork.enabled off"),
+    validation = Rule::new("!has(self.spec.discovery.bootstrapPeers) || self.spec.discovery.bootstrapPeers.all(peer, self.spec.transports.exists(one, one == (peer.contains('/quic-v1/') ? 'QUIC' : peer.contains('/ws/') ? 'WebSocket' : 'TCP')))").message(
+        "spec.discovery.bootstrapPeers: use addresses of the network's own spec.transports, since agents speak no others"),
     validation = Rule::new("!has(self.spec.hostPortBase) || self.spec.hostNetwork").message(
         "spec.hostPortBase: needs spec.hostNetwork, since pods without it have the same ports in every network"),
     validation = Rule::new("!has(self.spec.hostPortBase) || self.spec.workload == 'DaemonSet' || self.spec.hostPortBase + 8 * self.spec.replicas <= 65536")

@@ -363,7 +363,7 @@ impl Planner {
     pub fn plan(&mut self, links: &HashMap<PeerId, Link>, now: Instant) -> Vec<Dial> {
         let seeds = self.candidates.keys().filter_map(|target| match target {
             Target::Seed(address) => Some(*address),
-            Target::Peer(_) => None,
+            Target::Peer(_) | Target::Member(..) => None,
         });
         let view = View::new(links, seeds);
         let mut dialing: HashSet<Address> = HashSet::new();

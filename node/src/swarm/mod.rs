@@ -195,7 +195,7 @@ impl EventLoop {
             names.push(Name {
                 name: seed.name.clone(),
                 purpose: Purpose::Seeds {
-                    port: seed.port.unwrap_or(config.port(config.first_transport())),
+                    port: seed.port.unwrap_or_else(|| config.port(config.first_transport())),
                     found: Vec::new(),
                 },
                 failing: false,

@@ -91,7 +91,12 @@ async fn a_guest_that_speaks_websocket_alone_pings_and_finds_the_others_there() 
         config.guests = 1;
     })
     .await;
-    let at = |agent: &Agent| format!("/ip4/127.0.0.1/tcp/{}/ws", agent.p2p_addresses()[1].socket().port());
+    let at = |agent: &Agent| {
+        format!(
+            "/ip4/127.0.0.1/tcp/{}/ws",
+            agent.p2p_addresses()[1].socket().port()
+        )
+    };
     let wanted = second.peer_id().to_string();
     let told = lines(guest_at(&at(&first), &["ping", "find", &wanted])).await;
     let [introduction, pings, found] = &told[..] else {

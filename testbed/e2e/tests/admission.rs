@@ -59,6 +59,31 @@ fn refused_specs() -> Vec<(Value, &'static str)> {
             json!({"discovery": {"bootstrapPeers": (0..17).map(address).collect::<Vec<_>>()}}),
             "spec.discovery.bootstrapPeers: Too many",
         ),
+        (
+            json!({"discovery": {"bootstrapPeers": [format!("/ip4/192.0.2.1/udp/4001/quic-v1/p2p/{PEER}")]}}),
+            "spec.discovery.bootstrapPeers: use addresses of the network's own spec.transports",
+        ),
+        (
+            json!({"discovery": {"kademliaProtocol": "kad"}}),
+            "spec.discovery.kademliaProtocol",
+        ),
+        (json!({"transports": []}), "spec.transports"),
+        (
+            json!({"transports": ["UDP"]}),
+            "spec.transports[0]: Unsupported value",
+        ),
+        (
+            json!({"transports": ["TCP", "TCP"]}),
+            "spec.transports: list each transport once",
+        ),
+        (
+            json!({"transports": ["TCP", "QUIC"], "privateNetwork": {"enabled": true}}),
+            "spec.transports: QUIC can't be part of a private network",
+        ),
+        (
+            json!({"hostPortBase": 20_000}),
+            "spec.hostPortBase: needs spec.hostNetwork",
+        ),
         (json!({"services": ["-web"]}), "spec.services[0]"),
         (
             json!({"services": ["a", "a"]}),

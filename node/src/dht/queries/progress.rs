@@ -6,7 +6,7 @@ use libp2p::{
     PeerId,
     kad::{
         self, GetClosestPeersError, GetClosestPeersOk, GetProvidersError, GetProvidersOk, GetRecordOk,
-        PutRecordError, QueryId, QueryResult, QueryStats,
+        PutRecordError, QueryId, QueryResult, QueryStats, store::RecordStore,
     },
 };
 
