@@ -62,8 +62,9 @@ pub struct Report {
     pub heartbeat_age_millis: u64,
     /// Measurements that were lost inside the agent because it could not keep up, since its start.
     pub events_dropped: u64,
-    /// Whether a relay that was asked could dial this agent (AutoNAT v2). Each address is tried once, some seconds after a
-    /// relay first saw the agent there. Left out while that is not known, or if the agent uses no relays.
+    /// Whether others can dial this agent: `true` once a member has, else what came of a relay's trial (AutoNAT v2). Each
+    /// address is tried once, some seconds after a relay first saw the agent there. Left out while neither is known, or if
+    /// the agent uses no relays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reachable: Option<bool>,
     /// The transports that the agent speaks. The numbers of [`PeerReport`] itself are those of the first.

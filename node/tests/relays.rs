@@ -219,6 +219,36 @@ async fn two_firewalls_that_only_let_out_are_passed_by_dialing_at_once() {
     assert!(punched >= 1.0, "{punched}");
 }
 
+/// Hole punching is tried when a circuit begins, and not again. What opens later is found by the dials that go on.
+#[tokio::test]
+async fn firewalls_that_begin_to_let_out_are_passed_after_hole_punching_has_failed() {
+    let Some(lab) = Lab::new("late", 1, &ONE_NETWORK) else {
+        return;
+    };
+    for (host, other) in [(1, ADDRESSES[2]), (2, ADDRESSES[1])] {
+        lab.iptables(host, &format!("-A INPUT -s {other} -j DROP"))
+            .unwrap();
+    }
+    let [_relay, one, two] = agents(&lab);
+    for (agent, other) in [(&one, "mesh-2"), (&two, "mesh-1")] {
+        assert_measured_as_relayed(agent, other, "mesh-0").await;
+    }
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    for (host, other) in [(1, ADDRESSES[2]), (2, ADDRESSES[1])] {
+        let established = "-m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT";
+        lab.iptables(host, &format!("-I INPUT -s {other} {established}"))
+            .unwrap();
+    }
+    let opened = Instant::now();
+    for (agent, other) in [(&one, "mesh-2"), (&two, "mesh-1")] {
+        agent.row_when(other, "a direct connection", is_direct).await;
+    }
+    println!(
+        "direct {:?} after the firewalls began to let out",
+        opened.elapsed()
+    );
+}
+
 #[tokio::test]
 async fn two_networks_without_a_route_are_joined_by_a_relay_that_both_can_reach() {
     let hosts = [

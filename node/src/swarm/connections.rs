@@ -26,6 +26,8 @@ use crate::{
     private::{self, handshake::Refusal},
 };
 
+/// Hole punching has had its turns when a circuit is so old: from then on, dials from the agent's own port take over.
+const PUNCHED: Duration = Duration::from_secs(10);
 /// A connection whose peer has not said who it is by then is closed.
 const IDENTIFY_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -225,11 +227,26 @@ impl EventLoop {
         }
     }
 
+    /// Whether only circuits lead to a peer, and did for longer than hole punching takes.
+    fn is_long_relayed(&self, peer: &PeerId) -> bool {
+        let circuits = self
+            .connections
+            .values()
+            .filter(|known| known.peer == *peer && known.circuit.is_some());
+        let oldest = circuits.map(|known| known.since).min();
+        self.has_circuits_only(peer) && oldest.is_some_and(|since| since.elapsed() >= PUNCHED)
+    }
+
     pub(super) fn dial(&mut self, Dial { target, addresses }: Dial) {
+        let over = addresses.first().map(Address::transport);
+        // Two firewalls that only let out let in what comes from where something went before: from port to port. Often both
+        // ends dial at the same moment then, and share one connection: it has one dialer, that of the lower id.
+        let meets = match target {
+            Target::Peer(peer) => over == Some(Transport::Tcp) && self.is_long_relayed(&peer),
+            Target::Seed(_) | Target::Member(..) => false,
+        };
         // QUIC tells connections apart by their ids: it has no use for a socket a dial.
-        let shares_port = addresses
-            .first()
-            .is_some_and(|address| address.transport() == Transport::Quic);
+        let shares_port = meets || over == Some(Transport::Quic);
         let mut addresses = addresses.into_iter().map(Multiaddr::from);
         let options = if let Target::Peer(peer) | Target::Member(peer, _) = target {
             let condition = match target {
@@ -240,6 +257,11 @@ impl EventLoop {
             let options = DialOpts::peer_id(peer)
                 .condition(condition)
                 .addresses(addresses.collect());
+            let options = if meets && *self.swarm.local_peer_id() > peer {
+                options.override_role()
+            } else {
+                options
+            };
             if shares_port {
                 options
             } else {

@@ -47,6 +47,19 @@ impl EventLoop {
             }
         }
         self.trust(peer, connection);
+        // AutoNAT asks over connections that the agent opened itself. This one was opened by the other end, which says as much,
+        // unless a firewall was passed with the help of a circuit.
+        let comes_in = self
+            .connections
+            .get(&connection)
+            .is_some_and(|known| known.source.is_some())
+            && self
+                .connections
+                .values()
+                .all(|known| known.peer != peer || known.circuit.is_none());
+        if let (true, Some(relaying)) = (comes_in, &mut self.relaying) {
+            relaying.was_dialed();
+        }
         if let (Some(dht), Some(protocol)) = (
             self.swarm.behaviour_mut().dht.as_mut(),
             self.config.kad_protocol(),

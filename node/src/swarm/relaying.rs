@@ -80,6 +80,11 @@ impl Relaying {
         }
     }
 
+    /// A member has dialed this agent, as nobody could whom a firewall keeps out.
+    pub(super) fn was_dialed(&mut self) {
+        self.reachable = Some(true);
+    }
+
     pub(super) fn reachable(&self) -> Option<bool> {
         self.reachable
     }

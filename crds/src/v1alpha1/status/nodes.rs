@@ -49,7 +49,7 @@ pub struct NodeStatus {
     /// are no loss.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_limited: Option<i64>,
-    /// Whether a relay could dial it (AutoNAT v2), if one has tried: each of its addresses is tried once, soon after it starts.
+    /// With relays: whether others can dial it, which is known once a member has, or a relay has tried (AutoNAT v2).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reachable: Option<bool>,
 }

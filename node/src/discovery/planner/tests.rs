@@ -366,6 +366,7 @@ fn agents_that_share_a_host_are_told_apart_by_what_they_say() {
         peer,
         Link {
             sources: vec![one.ip()],
+            transports: vec![Transport::Tcp],
             claimed: vec![one],
             member: true,
             ..Link::default()
