@@ -102,16 +102,16 @@ fn taken_ports_are_named_with_the_field_that_chooses_others() {
     on_host_network("taken-ports", async |scenario| {
         let nodes = crate::free_nodes(scenario).await?;
         let one_node = nodes.get(..1).ok_or("a node is needed")?;
-        let mut spec = host_spec(1, one_node);
+        let mut spec = host_spec(2, one_node);
         spec["hostPortBase"] = json!(15_000);
         let first = Network::create(scenario, "first", spec.clone()).await?;
-        first.until_ready(1).await.map(drop)?;
+        first.until_ready(2).await.map(drop)?;
         // Nobody but the agent itself notices in a StatefulSet, and the scheduler in a DaemonSet.
         let second = Network::create(scenario, "second", spec.clone()).await?;
         let status = until_ports_taken(&second).await?;
         assert!(message(&status, READY).contains("1500"), "{}", yaml(&status));
         second.change(json!({"hostPortBase": 15_100})).await?;
-        let status = second.until_ready(1).await?;
+        let status = second.until_ready(2).await?;
         assert_eq!(status.host_ports.map(|ports| ports.first), Some(15_100));
         Ok(())
     });
