@@ -1,5 +1,7 @@
 //! Agents as bare processes on this machine's loopback.
 
+#![expect(clippy::indexing_slicing, reason = "a field that JSON does not have is null")]
+
 use std::{
     fs,
     net::SocketAddr,

@@ -1,6 +1,8 @@
 //! The DHT of 3, 10 and 30 agents on loopback: how long a put, a get and a search for a peer take and how often they succeed,
 //! how long one more agent needs, and when a provider that was killed is forgotten.
 
+#![expect(clippy::indexing_slicing, reason = "a field that JSON does not have is null")]
+
 use std::path::Path;
 
 use peernet_e2e::{
