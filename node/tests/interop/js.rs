@@ -28,6 +28,8 @@ fn guest(agent: &Agent, commands: &[&str]) -> Command {
 fn guest_at(address: &str, commands: &[&str]) -> Command {
     let mut command = Command::new("node");
     command
+        // Node 20 has it behind this flag.
+        .arg("--experimental-websocket")
         .arg(installed("js/guest.mjs"))
         .args([NETWORK, address])
         .args(commands);

@@ -2,7 +2,8 @@
 //
 //   node guest.mjs NAMESPACE/NAME ADDRESS [COMMAND]...
 //
-// ADDRESS is an agent's: /ip4/POD-IP/tcp/4001, or /ip4/POD-IP/tcp/4002/ws over WebSocket. Commands, in any number and order:
+// ADDRESS is an agent's: /ip4/POD-IP/tcp/4001, or /ip4/POD-IP/tcp/4002/ws over WebSocket (with
+// node's --experimental-websocket before Node 22). Commands, in any number and order:
 //
 //   ping              three round trips, in milliseconds
 //   find PEER-ID      where a peer is, by the DHT
