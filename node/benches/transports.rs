@@ -1,5 +1,6 @@
 //! What each transport costs beside raw TCP and raw UDP: the time of a handshake, and of a ping, cold and warm. All over
-//! loopback, by turns in one run, both ends in this process. Prints a table: `make bench` calls it.
+//! loopback, in one run, both ends in this process, each on a thread of its own as in an agent. Prints a table: `make bench`
+//! calls it.
 
 #![allow(
     clippy::expect_used,
@@ -12,6 +13,7 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -35,6 +37,7 @@ use peernet_node::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UdpSocket},
+    runtime::{Builder, Handle},
     time::{interval, timeout},
 };
 
@@ -51,7 +54,7 @@ const RAW_UDP: &str = "raw UDP";
 /// Times by what they are of.
 type Times = BTreeMap<String, Vec<Duration>>;
 
-#[tokio::main(worker_threads = 2)]
+#[tokio::main(flavor = "current_thread")]
 async fn main() {
     // Cargo hands over `--bench`: there is nothing to choose here.
     timeout(DEADLINE, async {
@@ -71,11 +74,27 @@ fn swarm<B: NetworkBehaviour>(behaviour: B) -> Swarm<B> {
     Swarm::new(transport, behaviour, key.public().to_peer_id(), config)
 }
 
-/// Listens over all transports, for as long as the process lives.
-async fn listening<B>(mut swarm: Swarm<B>) -> (PeerId, BTreeMap<Transport, Multiaddr>)
+/// A thread that works on what it is given, for as long as the process lives.
+fn another_thread() -> Handle {
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let handle = runtime.handle().clone();
+    thread::spawn(move || runtime.block_on(std::future::pending::<()>()));
+    handle
+}
+
+/// Listens over all transports on a thread of its own.
+async fn listening<B>(behaviour: B) -> (PeerId, BTreeMap<Transport, Multiaddr>)
 where
-    B: NetworkBehaviour<ToSwarm: std::fmt::Debug> + Send,
+    B: NetworkBehaviour<ToSwarm: std::fmt::Debug + Send> + Send,
 {
+    another_thread().spawn(listen(behaviour)).await.unwrap()
+}
+
+async fn listen<B>(behaviour: B) -> (PeerId, BTreeMap<Transport, Multiaddr>)
+where
+    B: NetworkBehaviour<ToSwarm: std::fmt::Debug + Send> + Send,
+{
+    let mut swarm = swarm(behaviour);
     let mut addresses = BTreeMap::new();
     for transport in Transport::ALL {
         let address = Address::new(transport, ([127, 0, 0, 1], 0).into());
@@ -108,8 +127,8 @@ fn dial(peer: PeerId, address: &Multiaddr, transport: Transport) -> DialOpts {
 
 /// From the dial to a connection whose other end is proven, in turns.
 async fn handshakes() -> Times {
-    let (peer, addresses) = listening(swarm(dummy::Behaviour)).await;
-    let (tcp, _) = echo().await;
+    let (peer, addresses) = listening(dummy::Behaviour).await;
+    let (tcp, _) = another_thread().spawn(echo()).await.unwrap();
     let mut dialer = swarm(dummy::Behaviour);
     let mut times = Times::new();
     for _ in 0..HANDSHAKES {
@@ -149,7 +168,7 @@ async fn pings() -> (Times, Times) {
             burst: 5,
         })
     };
-    let (peer, addresses) = listening(swarm(ours())).await;
+    let (peer, addresses) = listening(ours()).await;
     let mut dialer = swarm(ours());
     for (transport, address) in &addresses {
         dialer.dial(dial(peer, address, *transport)).unwrap();
@@ -159,7 +178,7 @@ async fn pings() -> (Times, Times) {
         ) {}
     }
     dialer.behaviour_mut().accept(peer);
-    let raw = tokio::spawn(raw_round_trips());
+    let raw = another_thread().spawn(raw_round_trips());
     let (mut cold, mut warm) = (Times::new(), Times::new());
     while Transport::ALL
         .iter()
@@ -187,7 +206,7 @@ async fn pings() -> (Times, Times) {
 
 /// One round trip at a time over TCP, and one over UDP.
 async fn raw_round_trips() -> Times {
-    let (tcp, udp) = echo().await;
+    let (tcp, udp) = another_thread().spawn(echo()).await.unwrap();
     let mut stream = TcpStream::connect(tcp).await.unwrap();
     stream.set_nodelay(true).unwrap();
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
