@@ -3,6 +3,7 @@
 #![expect(clippy::indexing_slicing, reason = "a field that JSON does not have is null")]
 
 use std::{
+    collections::BTreeSet,
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -57,12 +58,17 @@ impl<'a> Bare<'a> {
         })
     }
 
-    /// Starts the agent of this number. It knows the first three agents, and learns of the others from them.
+    /// Starts the agent of this number. It knows up to three that came before it, others than its neighbours do, so that none
+    /// has more callers than it takes. It learns of the rest from them.
     pub(crate) fn start(&self, number: usize) -> Outcome<Agent> {
         let port = |number: usize, which: usize| (FIRST_PORT + number * PORTS + which).to_string();
-        let seeds: Vec<String> = (0..number.min(3))
+        let seeds: BTreeSet<String> = [1, 2, number / 2]
+            .into_iter()
+            .filter_map(|before| number.checked_sub(before))
+            .filter(|seed| *seed < number)
             .map(|seed| format!("127.0.0.1:{}", port(seed, 0)))
             .collect();
+        let seeds: Vec<String> = seeds.into_iter().collect();
         let child = Command::new(self.program)
             .env_clear()
             .env("PEERNET_NETWORK", &self.network)
