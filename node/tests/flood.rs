@@ -2,7 +2,8 @@
 //! frames of absurd lengths, and connections with 512 streams each that are filled and never read. All traffic stays on loopback.
 //!
 //! What must hold: the agent stays within its memory, stays connected to its peer, and still takes in a member that joins
-//! meanwhile. How much longer round trips take is printed and not judged: the flood shares the machine with the agents.
+//! meanwhile. How much longer round trips take is printed and not judged. So that this tells of the agents and not of the flood's own
+//! hunger for CPU time, the flood has one CPU and the agents another one, where there are two.
 
 #![allow(
     clippy::expect_used,
@@ -39,6 +40,10 @@ use libp2p::{
     identity::Keypair,
     noise, tcp, yamux,
 };
+use nix::{
+    sched::{CpuSet, sched_setaffinity},
+    unistd::Pid,
+};
 use peernet_api::{histogram::Histogram, report::PeerReport};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional},
@@ -62,6 +67,26 @@ const WORKERS: usize = 8;
 const HOSTILE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 /// Those that shake hands as they should: the others take all the places that one address has.
 const POLITE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
+
+/// Where there are two CPUs: the flood's, and the agents'.
+const CPUS: (usize, usize) = (0, 1);
+
+/// Keeps a thread on one CPU, if this machine has it. 0: the one that asks.
+fn keep_on(thread: i32, cpu: usize) {
+    let mut set = CpuSet::new();
+    set.set(cpu).unwrap();
+    if sched_setaffinity(Pid::from_raw(thread), &set).is_err() {
+        println!("thread {thread} runs on any CPU");
+    }
+}
+
+/// Keeps all threads of an agent on one CPU.
+fn keep_agent_on(agent: &Agent, cpu: usize) {
+    for task in std::fs::read_dir(format!("/proc/{}/task", agent.id())).unwrap() {
+        let name = task.unwrap().file_name();
+        keep_on(name.to_string_lossy().parse().unwrap(), cpu);
+    }
+}
 
 fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
@@ -250,6 +275,9 @@ async fn a_flood_leaves_memory_and_honest_connections_alone() {
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     let victim = agent("mesh-0", port, "");
     let honest = agent("mesh-1", free_port(), &address.to_string());
+    for agent in [&victim, &honest] {
+        keep_agent_on(agent, CPUS.1);
+    }
     let quiet = honest
         .row_when("mesh-0", "ten seconds of quiet", |row| {
             row.connected && row.answered >= 120
@@ -258,12 +286,14 @@ async fn a_flood_leaves_memory_and_honest_connections_alone() {
 
     let begun = Instant::now();
     let attack = thread::spawn(move || {
+        keep_on(0, CPUS.0);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.unwrap().block_on(flood(address))
     });
     sleep(Duration::from_secs(2)).await;
     // A member that comes now is let in all the same.
     let late = agent("mesh-2", free_port(), &address.to_string());
+    keep_agent_on(&late, CPUS.1);
     late.row_when("mesh-0", "a member joins during the flood", |row| {
         row.connected && row.answered > 0
     })
