@@ -139,6 +139,8 @@ impl EventLoop {
         match self.planner.first_heard(peer, &at) {
             // A relay named it, if there is a circuit that we asked for.
             None if self.asked_for_circuit(peer) => FoundBy::Relay,
+            // The DHT dials by itself whom it searches, before it says whom it found.
+            None if link.is_some_and(|link| !link.dialed.is_empty()) => FoundBy::Kademlia,
             None => FoundBy::Inbound,
             Some(Heard::Address(address)) if self.config.seeds.contains(&address) => FoundBy::Bootstrap,
             Some(Heard::Address(_)) => FoundBy::Dns,
