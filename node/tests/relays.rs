@@ -28,8 +28,8 @@ use peernet_node::{
 
 use crate::support::{
     config, eventually,
-    lab::{Host, Lab, LabAgent},
-    metric_reaches, secret,
+    lab::{Host, Lab},
+    metric_reaches, program, secret,
 };
 
 /// What docs/relays.md promises.
@@ -51,7 +51,7 @@ const ONE_NETWORK: [Host; 3] = [
 const ADDRESSES: [&str; 3] = ["192.0.2.10", "192.0.2.11", "192.0.2.12"];
 const SEEDS: &str = "192.0.2.10:4001,192.0.2.11:4001,192.0.2.12:4001";
 
-fn agents(lab: &Lab) -> [LabAgent; 3] {
+fn agents(lab: &Lab) -> [program::Agent; 3] {
     [0, 1, 2].map(|host| {
         lab.agent(
             host,
@@ -74,7 +74,7 @@ fn is_direct(row: &PeerReport) -> bool {
 }
 
 /// What is known of a relayed pair, whichever end tells it.
-async fn assert_measured_as_relayed(agent: &LabAgent, other: &str, relay: &str) -> PeerReport {
+async fn assert_measured_as_relayed(agent: &program::Agent, other: &str, relay: &str) -> PeerReport {
     let row = agent.row_when(other, "a circuit to it", is_relayed).await;
     assert!(row.connected);
     assert_eq!(row.relay.as_deref(), Some(relay));

@@ -24,10 +24,10 @@ pub(crate) struct Agent {
 
 impl Agent {
     /// Starts an agent of the network `demo/mesh` with these settings over its defaults. With an empty name of a namespace, it runs
-    /// where the test does.
+    /// where the test does; with one, nothing but the namespace tells it from another test's agent of that name.
     pub(crate) fn start(namespace: &str, name: &str, settings: &[(&str, &str)]) -> Self {
         let id = std::process::id();
-        let secret = std::env::temp_dir().join(format!("peernet-agent-{id}-{name}"));
+        let secret = std::env::temp_dir().join(format!("peernet-agent-{id}-{namespace}-{name}"));
         fs::write(&secret, [7; 32]).unwrap();
         let program = env!("CARGO_BIN_EXE_peernet-node");
         let mut command = if namespace.is_empty() {
@@ -45,7 +45,10 @@ impl Agent {
             .env("PEERNET_NAME", name)
             .env("PEERNET_SECRET_FILE", &secret)
             .env("PEERNET_API_PORT", "0")
-            .env("RUST_LOG", "warn")
+            .env(
+                "RUST_LOG",
+                std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".into()),
+            )
             .envs(settings.iter().copied())
             .stderr(Stdio::inherit())
             .spawn()
@@ -95,17 +98,18 @@ impl Agent {
         Ok(output.stdout[head + 4..].to_vec())
     }
 
-    pub(crate) async fn report(&self) -> Result<Report, String> {
+    pub(crate) fn report(&self) -> Result<Report, String> {
         let answer = self.get(&format!("{PATH}?nonce=00"))?;
         Ok(envelope::open(&answer).map_err(|error| error.to_string())?.0)
     }
 
-    pub(crate) async fn row(&self, about: &str) -> Result<PeerReport, String> {
-        let report = self.report().await?;
+    pub(crate) fn row(&self, about: &str) -> Result<PeerReport, String> {
+        let report = self.report()?;
         let row = report.peers.iter().find(|row| row.name == about);
         row.cloned().ok_or_else(|| format!("{:?}", report.peers))
     }
 
+    /// Its row about a member, once that is as asked for.
     pub(crate) async fn row_when(
         &self,
         about: &str,
@@ -113,7 +117,7 @@ impl Agent {
         good: impl Fn(&PeerReport) -> bool,
     ) -> PeerReport {
         eventually(what, || async {
-            let row = self.row(about).await?;
+            let row = self.row(about)?;
             if good(&row) {
                 Ok(row)
             } else {
@@ -124,24 +128,37 @@ impl Agent {
     }
 
     /// The value of a metric, by its name with labels.
-    pub(crate) async fn metric(&self, name: &str) -> f64 {
-        let text = String::from_utf8(self.get("/metrics").unwrap()).unwrap();
+    pub(crate) fn metric(&self, name: &str) -> Result<f64, String> {
+        let text = String::from_utf8_lossy(&self.get("/metrics")?).into_owned();
         let value = text
             .lines()
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         value
-            .unwrap_or_else(|| panic!("no {name} in\n{text}"))
+            .ok_or_else(|| format!("no {name} in\n{text}"))?
             .parse()
-            .unwrap()
+            .map_err(|error| format!("{name}: {error}"))
+    }
+
+    /// Waits until a metric is as asked for.
+    pub(crate) async fn metric_when(&self, name: &str, good: impl Fn(f64) -> bool) -> f64 {
+        eventually(name, || async {
+            let value = self.metric(name)?;
+            if good(value) {
+                Ok(value)
+            } else {
+                Err(value.to_string())
+            }
+        })
+        .await
     }
 
     /// Dials that it made, whatever came of them.
-    pub(crate) async fn dials(&self) -> f64 {
+    pub(crate) fn dials(&self) -> f64 {
         let mut all = 0.0;
         for result in ["connected", "failed", "refused"] {
             all += self
                 .metric(&format!("peernet_dials_total{{result=\"{result}\"}}"))
-                .await;
+                .unwrap();
         }
         all
     }

@@ -1,7 +1,5 @@
 //! The hosts outside the network: what all members measured to each of them, apart from everything else.
 
-use std::time::Duration;
-
 use peernet_api::bootstrap;
 
 use super::{Spread, latency::Pool, loss::ppm, rows::ProbeSettings};
@@ -64,10 +62,8 @@ fn of_host(
         };
         reporting += 1;
         connected += usize::from(row.connected);
-        let fresh = |millis: Option<u64>| {
-            let age = Duration::from_millis(millis?);
-            (age <= probe.freshest()).then(|| age.saturating_add(now.saturating_sub(answer.asked)))
-        };
+        let since_asked = now.saturating_sub(answer.asked);
+        let fresh = |millis| Some(probe.fresh(millis)?.saturating_add(since_asked));
         if let Some(age) = fresh(row.newest_sample_age_millis) {
             rtt.add(&row.rtt, age);
         }
@@ -89,6 +85,8 @@ fn of_host(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use peernet_api::{histogram::Histogram, report::ExternalReport};
 
     use super::*;

@@ -27,6 +27,13 @@ impl ProbeSettings {
     pub fn freshest(&self) -> Duration {
         self.interval * 3 + self.timeout
     }
+
+    /// An age that a report gives, if what is so old is fresh.
+    pub(super) fn fresh(&self, millis: Option<u64>) -> Option<Duration> {
+        millis
+            .map(Duration::from_millis)
+            .filter(|age| *age <= self.freshest())
+    }
 }
 
 /// What a report says of each peer.
@@ -92,9 +99,8 @@ impl<'a> Row<'a> {
         let vouched_for = view.connected || peer.is_some();
         let since_asked = now.saturating_sub(answer.asked);
         let fresh = |millis: Option<u64>| {
-            let age = Duration::from_millis(millis?);
-            let fresh = vouched_for && age <= probe.freshest() && !precedes(age, answer, peer);
-            fresh.then(|| age.saturating_add(since_asked))
+            let age = probe.fresh(millis)?;
+            (vouched_for && !precedes(age, answer, peer)).then(|| age.saturating_add(since_asked))
         };
         let stamp = view.network.as_ref();
         let relayed = view.relayed.as_ref();

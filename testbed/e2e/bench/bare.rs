@@ -12,7 +12,7 @@ use std::{
 };
 
 use peernet_e2e::{
-    Outcome,
+    Outcome, processes,
     waiting::{ensure, eventually_within},
 };
 use serde_json::Value;
@@ -118,10 +118,7 @@ impl Drop for Bare<'_> {
 impl Agent {
     /// Resident memory, in MiB.
     pub(crate) fn resident_mib(&self) -> Outcome<f64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib: Option<f64> = resident.and_then(|text| text.trim().strip_suffix(" kB")?.parse().ok());
-        Ok(kib.ok_or("no VmRSS")? / 1024.0)
+        Ok(processes::resident_kib(self.child.id())? as f64 / 1024.0)
     }
 
     /// Asks its API, and returns the status and the answer.

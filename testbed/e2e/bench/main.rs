@@ -9,7 +9,7 @@ mod dht;
 mod sizes;
 mod table;
 
-use std::{collections::BTreeMap, fs, path::Path, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use peernet_e2e::{
     Outcome,
@@ -100,10 +100,7 @@ async fn memory(scenario: &Scenario, nodes: i32, goal: &str) -> Outcome<Option<[
 fn resident_kib(network: &str) -> Outcome<BTreeMap<String, u64>> {
     let mut found = BTreeMap::new();
     for (name, id) in processes::agents_of(network)? {
-        let status = fs::read_to_string(format!("/proc/{id}/status"))?;
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = resident.and_then(|text| text.trim().strip_suffix(" kB")?.parse().ok());
-        found.insert(name, kib.ok_or("no VmRSS")?);
+        found.insert(name, processes::resident_kib(id)?);
     }
     Ok(found)
 }

@@ -37,6 +37,17 @@ pub fn agents_of(network: &str) -> Outcome<BTreeMap<String, u32>> {
     Ok(found)
 }
 
+/// Resident memory of a process, in KiB.
+///
+/// # Errors
+/// If there is no such process.
+pub fn resident_kib(id: u32) -> Outcome<u64> {
+    let status = fs::read_to_string(format!("/proc/{id}/status"))?;
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = resident.and_then(|text| text.trim().strip_suffix(" kB")?.parse().ok());
+    Ok(kib.ok_or("no VmRSS")?)
+}
+
 /// A process that does not run until this is dropped, also by a panic.
 #[must_use = "the process goes on at once if this is dropped"]
 #[derive(Debug)]

@@ -4,6 +4,7 @@ use std::{net::Ipv4Addr, time::Duration};
 
 use peernet_e2e::{
     Outcome,
+    processes::resident_kib,
     waiting::{ensure, eventually_within},
 };
 use tokio::time::sleep;
@@ -11,7 +12,7 @@ use tokio::time::sleep;
 use crate::{
     bare::{Agent, Lab},
     bare_scenarios::observe,
-    place::{cpu_nanos, resident_kib},
+    place::cpu_nanos,
     programs,
     side_by_side::PORT,
     tables::{Table, ratio, time},

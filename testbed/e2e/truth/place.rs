@@ -180,11 +180,3 @@ pub(crate) fn cpu_nanos(id: u32) -> Outcome<u64> {
     }
     Ok(sum)
 }
-
-/// Memory of a process, in KiB.
-pub(crate) fn resident_kib(id: u32) -> Outcome<u64> {
-    let status = fs::read_to_string(format!("/proc/{id}/status"))?;
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = resident.and_then(|text| text.trim().strip_suffix(" kB")?.parse().ok());
-    Ok(kib.ok_or("no VmRSS")?)
-}
