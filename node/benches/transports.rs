@@ -70,7 +70,15 @@ async fn main() {
 fn swarm<B: NetworkBehaviour>(behaviour: B) -> Swarm<B> {
     let key = Keypair::generate_ed25519();
     let config = libp2p::swarm::Config::with_tokio_executor().with_idle_connection_timeout(DEADLINE);
-    let transport = transport::build(&key, &Transport::ALL, None, &Probation::off(), None).unwrap();
+    let transport = transport::build(
+        &key,
+        &Transport::ALL,
+        None,
+        &Probation::off(),
+        None,
+        Handle::current(),
+    )
+    .unwrap();
     Swarm::new(transport, behaviour, key.public().to_peer_id(), config)
 }
 

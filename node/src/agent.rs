@@ -1,5 +1,5 @@
-//! The agent as a whole: three threads. Those of the swarm and of the reports have a runtime each; that of STAMP waits for
-//! its sockets by itself.
+//! The agent as a whole: four threads. Those of the swarm, of its handshakes and of the reports have a runtime each; that of STAMP
+//! waits for its sockets by itself.
 
 use std::{
     future::Future,
@@ -12,7 +12,7 @@ use std::{
 use libp2p::PeerId;
 use tokio::{
     net::TcpListener,
-    runtime::{Builder, Runtime},
+    runtime::{Builder, Handle, Runtime},
     sync::{mpsc, oneshot, watch},
     time::{MissedTickBehavior, interval, timeout},
 };
@@ -43,6 +43,8 @@ const RUNTIME_FAREWELL: Duration = Duration::from_millis(100);
 const HOST_INTERVAL: Duration = Duration::from_secs(1);
 /// How often it asks for what TCP sent again. On a host with many connections, asking takes milliseconds.
 const TCP_INTERVAL: Duration = Duration::from_secs(5);
+/// Threads that tell their end.
+const THREADS: usize = 4;
 /// Silent sessions that wait for the event loop.
 const SILENT: usize = 64;
 /// The STAMP thread calls nothing deep.
@@ -168,7 +170,7 @@ impl Agent {
         );
         let shared = Shared::new(reporting, key.clone(), started);
         let (stop, stopping) = watch::channel(false);
-        let (ended, mut ends) = mpsc::channel(3);
+        let (ended, mut ends) = mpsc::channel(THREADS);
         let (events, received) = mpsc::channel(telemetry::CAPACITY);
         let (listening, heard) = oneshot::channel();
 
@@ -179,13 +181,15 @@ impl Agent {
         let reflector = stamp.as_ref().map(|(handle, _)| handle.reflector());
 
         let stop_swarm = stopping.clone();
+        let (handshakes, needed) = start_handshakes(ended.clone())?;
         spawn("swarm", ended.clone(), async move {
+            let _needed = needed;
             let ends = Ends {
                 events,
                 listening,
                 commands,
             };
-            EventLoop::new(config, key, started, ends, stamp, keys.as_ref())?
+            EventLoop::new(config, key, started, ends, stamp, keys.as_ref(), handshakes)?
                 .run(stop_swarm)
                 .await?;
             Ok(())
@@ -312,6 +316,20 @@ fn start_stamp(
         worker.run().err().map(|error| Err(error.into()))
     })?;
     Ok((handle, heard))
+}
+
+/// Starts the thread that works on handshakes. It does so until the sender is dropped.
+fn start_handshakes(ended: mpsc::Sender<Ended>) -> io::Result<(Handle, oneshot::Sender<()>)> {
+    // Sockets and deadlines are the swarm's.
+    let runtime = Builder::new_current_thread().build()?;
+    let handle = runtime.handle().clone();
+    let (needed, dropped) = oneshot::channel();
+    // It ends with the event loop, whose own end says why.
+    run(thread::Builder::new(), "handshakes", ended, move || {
+        let _ = runtime.block_on(dropped);
+        None
+    })?;
+    Ok((handle, needed))
 }
 
 /// Runs a future on a thread and a runtime of its own.

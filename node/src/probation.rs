@@ -19,7 +19,7 @@ use std::{
 use futures::{AsyncRead, AsyncWrite};
 
 /// Bytes that a connection may bring before its peer has shown what it is. Two handshakes and an introduction are some 5 KiB.
-pub const ALLOWANCE: usize = 64 << 10;
+pub const ALLOWANCE: usize = 16 << 10;
 
 /// The connections that stand, by the address of their other end.
 #[derive(Clone, Debug, Default)]

@@ -5,6 +5,7 @@
 //! WebSocket is encrypted with the pre-shared key, too; QUIC can't be. Circuits through relays carry Noise and Yamux once
 //! more, from end to end.
 
+mod aside;
 mod own_port;
 #[cfg(feature = "websocket")]
 mod websocket;
@@ -19,8 +20,9 @@ use libp2p::{
     noise, relay, tcp, yamux,
 };
 use peernet_api::transport::Transport;
+use tokio::runtime::Handle;
 
-use self::own_port::OwnPort;
+use self::{aside::Aside, own_port::OwnPort};
 use crate::{
     discovery::Address,
     private,
@@ -65,8 +67,9 @@ pub fn is_built(transport: Transport) -> bool {
 }
 
 /// All of these transports in one. What is not asked for is not even prepared, and costs nothing. `private`: the keys of
-/// the private network, if it is one. `probation`: counts what unknown peers send. `circuits`: those through relays, if there may be any. Where a TCP dial does not say
-/// otherwise, it leaves from the port that the agent listens on then: that is how two ends behind firewalls meet.
+/// the private network, if it is one. `probation`: counts what unknown peers send. `circuits`: those through relays, if there may be
+/// any. Where a TCP dial does not say otherwise, it leaves from the port that the agent listens on then: that is how two ends behind
+/// firewalls meet. `handshakes`: works on Noise's handshakes; those of QUIC are part of its connections.
 ///
 /// # Errors
 /// If one of them can't be had.
@@ -76,8 +79,12 @@ pub fn build(
     private: Option<&private::Keys>,
     probation: &Probation,
     circuits: Option<relay::client::Transport>,
+    handshakes: Handle,
 ) -> Result<Boxed<Connected>, Error> {
-    let noise = noise::Config::new(key)?;
+    let noise = Aside {
+        noise: noise::Config::new(key)?,
+        runtime: handshakes,
+    };
     let streams = match circuits {
         Some(_) => MAX_STREAMS_WITH_CIRCUITS,
         None => MAX_STREAMS,
@@ -154,12 +161,7 @@ where
 }
 
 /// The private network's key, Noise and Yamux over a byte stream.
-fn secured<T>(
-    transport: T,
-    noise: noise::Config,
-    private: Option<&private::Keys>,
-    streams: u16,
-) -> Boxed<Connected>
+fn secured<T>(transport: T, noise: Aside, private: Option<&private::Keys>, streams: u16) -> Boxed<Connected>
 where
     T: libp2p::Transport<
             Output: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -176,7 +178,7 @@ where
     }
 }
 
-fn upgraded<T>(transport: T, noise: noise::Config, streams: u16) -> Boxed<Connected>
+fn upgraded<T>(transport: T, noise: Aside, streams: u16) -> Boxed<Connected>
 where
     T: libp2p::Transport<
             Output: AsyncRead + AsyncWrite + Send + Unpin + 'static,

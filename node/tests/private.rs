@@ -199,6 +199,7 @@ fn swarm(stock: Option<&PreSharedKey>, ours: &[PreSharedKey]) -> Swarm<ping::Beh
             Some(&Keys::new(ours.to_vec(), GRACE)),
             &Probation::off(),
             None,
+            tokio::runtime::Handle::current(),
         )
         .unwrap(),
     };

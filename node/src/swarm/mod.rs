@@ -28,7 +28,9 @@ use libp2p::{
 };
 use peernet_api::{report::Path, transport::Transport};
 use tokio::{
+    runtime::Handle,
     sync::{mpsc, oneshot, watch},
+    task::yield_now,
     time::{MissedTickBehavior, interval, timeout},
 };
 
@@ -142,7 +144,7 @@ pub struct EventLoop {
 
 impl EventLoop {
     /// Builds the swarm and starts to listen. Needs a tokio runtime around it. `stamp`: the thread that sends and reflects STAMP probes, and where it
-    /// says which sessions are silent. `keys`: those of the private network, if it is one.
+    /// says which sessions are silent. `keys`: those of the private network, if it is one. `handshakes`: works on handshakes.
     ///
     /// # Errors
     /// If no port can be had.
@@ -153,6 +155,7 @@ impl EventLoop {
         ends: Ends,
         stamp: Option<(stamp::Handle, mpsc::Receiver<PeerId>)>,
         keys: Option<&private::Keys>,
+        handshakes: Handle,
     ) -> Result<Self, Error> {
         let Ends {
             events,
@@ -168,7 +171,7 @@ impl EventLoop {
             .as_ref()
             .zip(client)
             .map(|(settings, client)| relay::behaviour::Behaviour::new(settings, own_id, client));
-        let transport = transport::build(&key, &config.transports, keys, &probation, circuits)?;
+        let transport = transport::build(&key, &config.transports, keys, &probation, circuits, handshakes)?;
         let relaying = relay
             .is_some()
             .then(|| Relaying::new(own_id, config.peers_per_node));
@@ -264,7 +267,17 @@ impl EventLoop {
         loop {
             tokio::select! {
                 () = stopped(&mut stop) => break,
-                event = self.swarm.select_next_some() => self.on_swarm_event(event)?,
+                event = self.swarm.select_next_some() => {
+                    let knocked = matches!(
+                        event,
+                        SwarmEvent::IncomingConnection { .. } | SwarmEvent::IncomingConnectionError { .. }
+                    );
+                    self.on_swarm_event(event)?;
+                    // Hundreds may wait to be accepted at a time: those who are in already are not to wait for all of them.
+                    if knocked {
+                        yield_now().await;
+                    }
+                }
                 Some(resolution) = self.resolutions.recv() => self.on_resolution(resolution),
                 Some(peer) = stamping::silent(&mut self.stamp) => self.on_silent(&peer),
                 Some(command) = self.dht.command() => self.on_command(command),

@@ -29,12 +29,14 @@ impl Agent {
         let id = std::process::id();
         let secret = std::env::temp_dir().join(format!("peernet-agent-{id}-{namespace}-{name}"));
         fs::write(&secret, [7; 32]).unwrap();
-        let program = env!("CARGO_BIN_EXE_peernet-node");
+        // The bench has one that is built as it is shipped.
+        let program = std::env::var("PEERNET_NODE_PROGRAM");
+        let program = program.unwrap_or_else(|_| env!("CARGO_BIN_EXE_peernet-node").to_owned());
         let mut command = if namespace.is_empty() {
-            Command::new(program)
+            Command::new(&program)
         } else {
             let mut command = Command::new("ip");
-            command.args(["netns", "exec", namespace, program]);
+            command.args(["netns", "exec", namespace, &program]);
             command
         };
         let port = settings

@@ -10,13 +10,22 @@ use libp2p::{
 };
 use peernet_api::transport::Transport;
 use peernet_node::{discovery::Address, probation::Probation, transport};
+use tokio::runtime::Handle;
 
 pub(crate) fn swarm<B: NetworkBehaviour>(behaviour: impl FnOnce(&Keypair) -> B) -> Swarm<B> {
     let key = Keypair::generate_ed25519();
     let config =
         libp2p::swarm::Config::with_tokio_executor().with_idle_connection_timeout(Duration::from_secs(3600));
     Swarm::new(
-        transport::build(&key, &Transport::ALL, None, &Probation::off(), None).unwrap(),
+        transport::build(
+            &key,
+            &Transport::ALL,
+            None,
+            &Probation::off(),
+            None,
+            Handle::current(),
+        )
+        .unwrap(),
         behaviour(&key),
         key.public().to_peer_id(),
         config,
