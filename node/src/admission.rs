@@ -30,6 +30,10 @@ const MAX_STRANGERS: usize = 1024;
 const STRANGER_TTL: Duration = Duration::from_secs(600);
 /// How long a guest that there was no room for is kept out.
 const GUEST_TTL: Duration = Duration::from_secs(10);
+/// Peers remembered that came when all places were taken.
+const MAX_NEWCOMERS: usize = 1024;
+/// How long a newcomer has to wait until it is let in again beyond the places there are.
+const NEWCOMER_PAUSE: Duration = Duration::from_secs(600);
 /// Connections that one guest may hold.
 pub const GUEST_CONNECTIONS: usize = 2;
 
@@ -48,6 +52,9 @@ pub struct Limits {
     pub pending_outgoing: usize,
     /// Connections that others opened.
     pub established_incoming: usize,
+    /// Connections that others opened beyond those. They stand for a short while only: whoever knows nobody but agents that are
+    /// full finds others meanwhile.
+    pub newcomers: usize,
     /// Connections that we opened.
     pub established_outgoing: usize,
     /// All connections.
@@ -63,6 +70,7 @@ impl Limits {
     #[must_use]
     pub fn for_peers(peers: usize, transports: usize, guests: usize) -> Self {
         let of_guests = guests * GUEST_CONNECTIONS;
+        let newcomers = 8 * transports;
         Self {
             pending_incoming: 32 * transports,
             pending_per_source: 8 * transports,
@@ -70,8 +78,9 @@ impl Limits {
             unknown_per_source: 8,
             pending_outgoing: 32 * transports,
             established_incoming: (peers + 8) * transports + of_guests,
+            newcomers,
             established_outgoing: (peers + 8) * transports,
-            established: (2 * peers + 16) * transports + of_guests,
+            established: (2 * peers + 16) * transports + of_guests + newcomers,
             established_per_peer: 4 * transports,
         }
     }
@@ -120,6 +129,8 @@ pub struct Behaviour {
     limits: Limits,
     strangers: HashMap<PeerId, Stranger>,
     guests: HashSet<PeerId>,
+    /// Who had its turn as a newcomer, and until when it has no other one.
+    had_turn: HashMap<PeerId, Instant>,
     refused_strangers: u64,
     refused_limits: u64,
     memory_is_short: bool,
@@ -147,6 +158,7 @@ impl Behaviour {
             limits,
             strangers: HashMap::new(),
             guests: HashSet::new(),
+            had_turn: HashMap::new(),
             refused_strangers: 0,
             refused_limits: 0,
             memory_is_short: false,
@@ -208,6 +220,29 @@ impl Behaviour {
         } else {
             self.guests.remove(&peer);
         }
+    }
+
+    /// How many inbound connections stand beyond the places that there are for good.
+    #[must_use]
+    pub fn too_many(&self) -> usize {
+        self.incoming
+            .len()
+            .saturating_sub(self.limits.established_incoming)
+    }
+
+    /// A newcomer has to go, and comes in for the next ten minutes only if there is a place for good. Its connection is the caller's
+    /// to close.
+    pub fn end_turn(&mut self, peer: PeerId, now: Instant) {
+        self.had_turn.retain(|_, until| now < *until);
+        if self.had_turn.len() < MAX_NEWCOMERS {
+            self.had_turn.insert(peer, now + NEWCOMER_PAUSE);
+        }
+    }
+
+    fn places(&self, peer: &PeerId, now: Instant) -> usize {
+        let had_turn = self.had_turn.get(peer).is_some_and(|until| now < *until);
+        let newcomers = if had_turn { 0 } else { self.limits.newcomers };
+        self.limits.established_incoming + newcomers
     }
 
     /// Whether a peer is not to be dialed.
@@ -369,7 +404,7 @@ impl NetworkBehaviour for Behaviour {
         self.admit(
             &peer,
             self.incoming.len(),
-            self.limits.established_incoming,
+            self.places(&peer, Instant::now()),
             "inbound connections",
         )?;
         Ok(dummy::ConnectionHandler)

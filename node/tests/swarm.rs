@@ -73,6 +73,58 @@ async fn one_contact_is_enough_where_members_tell_each_other_of_members() {
 }
 
 #[tokio::test]
+async fn who_knows_only_an_agent_that_is_full_finds_others_through_it() {
+    // It dials two peers and takes ten: of the thirteen that know nobody else, three get a place for a short while only.
+    let (limit, places, others) = (2, 10, 13);
+    let full = |name: &str| peernet_node::config::Config {
+        kademlia: true,
+        peers_per_node: limit,
+        ..config(6, name, &[])
+    };
+    let hub = Agent::start(full("mesh-0")).await.unwrap();
+    let contact = Bootstrap {
+        peer: hub.peer_id(),
+        place: Place::Address(Address::tcp(hub.p2p_address())),
+    };
+    let mut agents = Vec::new();
+    for n in 1..=others {
+        let mut config = full(&format!("mesh-{n}"));
+        config.bootstrap.push(contact.clone());
+        agents.push(Agent::start(config).await.unwrap());
+    }
+    let connections = || metric(&hub, "peernet_connections");
+    eventually("all of them come in", || async {
+        let held = connections().await;
+        if held >= f64::from(others) {
+            Ok(())
+        } else {
+            Err(held.to_string())
+        }
+    })
+    .await;
+    eventually("those beyond its places leave", || async {
+        let held = connections().await;
+        if held <= f64::from(places) + limit as f64 {
+            Ok(())
+        } else {
+            Err(held.to_string())
+        }
+    })
+    .await;
+    for agent in &agents {
+        eventually("each has somebody all the same", || async {
+            let rows = report(agent).await.peers;
+            if rows.iter().any(|row| row.connected && row.answered > 0) {
+                Ok(())
+            } else {
+                Err(format!("{rows:?}"))
+            }
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
 async fn a_member_that_starts_again_is_the_same_peer_with_nothing_of_the_old_one_s_numbers() {
     let a = Agent::start(config(3, "mesh-0", &[])).await.unwrap();
     let b = Agent::start(config(3, "mesh-1", &[a.p2p_address()]))

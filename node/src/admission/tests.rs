@@ -10,6 +10,7 @@ fn limits() -> Limits {
         unknown_per_source: 2,
         pending_outgoing: 2,
         established_incoming: 2,
+        newcomers: 1,
         established_outgoing: 2,
         established: 3,
         established_per_peer: 1,
@@ -109,6 +110,7 @@ fn each_limit_is_enforced() {
     let mut behaviour = Behaviour::new(Limits {
         established: 9,
         established_incoming: 0,
+        newcomers: 0,
         ..limits()
     });
     let id = ConnectionId::new_unchecked(8);
@@ -226,6 +228,44 @@ fn when_memory_is_short_only_those_come_in_who_are_known() {
     connect(&mut behaviour, PeerId::random(), 3).unwrap();
     behaviour.set_memory_is_short(false);
     enter(&mut behaviour, PeerId::random(), 4, address).unwrap();
+}
+
+#[test]
+fn who_comes_when_all_places_are_taken_has_one_turn_beyond_them() {
+    let mut behaviour = Behaviour::new(Limits {
+        unknown: 9,
+        unknown_per_source: 9,
+        established: 9,
+        ..limits()
+    });
+    let (now, from) = (Instant::now(), "/ip4/192.0.2.1/tcp/9");
+    let (first, newcomer, late) = (PeerId::random(), PeerId::random(), PeerId::random());
+    enter(&mut behaviour, first, 1, from).unwrap();
+    enter(&mut behaviour, PeerId::random(), 2, from).unwrap();
+    assert_eq!(behaviour.too_many(), 0);
+    enter(&mut behaviour, newcomer, 3, from).unwrap();
+    assert_eq!(behaviour.too_many(), 1);
+    assert_eq!(
+        too_many(enter(&mut behaviour, late, 4, from)),
+        "inbound connections"
+    );
+    // Its turn is over, and others have theirs. It comes back as soon as there is a place for good.
+    behaviour.end_turn(newcomer, now);
+    disconnect(&mut behaviour, newcomer, 3);
+    assert_eq!(
+        too_many(enter(&mut behaviour, newcomer, 5, from)),
+        "inbound connections"
+    );
+    enter(&mut behaviour, late, 6, from).unwrap();
+    disconnect(&mut behaviour, late, 6);
+    disconnect(&mut behaviour, first, 1);
+    enter(&mut behaviour, newcomer, 7, from).unwrap();
+    for _ in 0..5_000 {
+        behaviour.end_turn(PeerId::random(), now);
+    }
+    assert_eq!(behaviour.had_turn.len(), MAX_NEWCOMERS);
+    behaviour.end_turn(PeerId::random(), now + NEWCOMER_PAUSE);
+    assert_eq!(behaviour.had_turn.len(), 1);
 }
 
 #[test]

@@ -344,10 +344,8 @@ impl Planner {
         };
         known.dialing = false;
         match outcome {
-            Outcome::Connected => {
-                known.failures = 0;
-                known.not_before = None;
-            }
+            // It counts once it has lasted until the next look: who has no place for us ends it at once.
+            Outcome::Connected => known.not_before = None,
             Outcome::Stranger => known.not_before = Some(now + STRANGER_BACKOFF),
             Outcome::Failed | Outcome::Ourselves => {
                 known.not_before = Some(now + backoff(own_id, target, known.failures));

@@ -31,6 +31,10 @@ const PUNCHED: Duration = Duration::from_secs(10);
 /// A connection whose peer has not said who it is by then is closed.
 const IDENTIFY_DEADLINE: Duration = Duration::from_secs(10);
 
+/// Who came when all places were taken has this long to find others: as long as a connection is safe from being trimmed in other
+/// implementations of libp2p.
+const NEWCOMER_TIME: Duration = Duration::from_secs(20);
+
 /// One connection.
 pub(super) struct Connection {
     pub(super) peer: PeerId,
@@ -40,6 +44,10 @@ pub(super) struct Connection {
     /// The other end of it, as the kernel knows it.
     pub(super) remote: Option<Address>,
     pub(super) target: Option<Target>,
+    /// Whether its peer has shown what it is, or the planner knows already that it has not.
+    pub(super) judged: bool,
+    /// Whether all places were taken when it came.
+    pub(super) newcomer: bool,
     /// Whether it goes through a relay, and which.
     pub(super) circuit: Option<Circuit>,
 }
@@ -63,7 +71,8 @@ impl EventLoop {
             }
             ConnectedPoint::Listener { .. } => (None, remote.map(|address| address.ip())),
         };
-        tracing::debug!(%peer, connection = %id, ?dialed, ?source, ?circuit, "connected");
+        let newcomer = source.is_some() && self.swarm.behaviour().admission.too_many() > 0;
+        tracing::debug!(%peer, connection = %id, ?dialed, ?source, ?circuit, newcomer, "connected");
         self.connections.insert(
             id,
             Connection {
@@ -73,6 +82,8 @@ impl EventLoop {
                 source,
                 remote,
                 target,
+                judged: false,
+                newcomer,
                 circuit,
             },
         );
@@ -81,7 +92,15 @@ impl EventLoop {
 
     pub(super) fn on_closed(&mut self, peer: PeerId, id: ConnectionId, last: bool, cause: Option<&str>) {
         tracing::debug!(%peer, connection = %id, cause, "disconnected");
-        self.connections.remove(&id);
+        // It ended before its peer said who it is: most likely there was no place for us.
+        if let Some(Connection {
+            target: Some(target),
+            judged: false,
+            ..
+        }) = self.connections.remove(&id)
+        {
+            self.planner.finished(target, Outcome::Failed, Instant::now());
+        }
         if !last {
             self.relink(peer);
             return;
@@ -196,13 +215,36 @@ impl EventLoop {
             .map(|(id, _)| *id)
             .collect();
         for id in late {
-            let Some(connection) = self.connections.get(&id) else {
+            let Some(connection) = self.connections.get_mut(&id) else {
                 continue;
             };
             tracing::debug!(peer = %connection.peer, connection = %id, "closed: it never said who it is");
+            connection.judged = true;
             if let Some(target) = connection.target {
                 self.planner.finished(target, Outcome::Stranger, now);
             }
+            self.swarm.close_connection(id);
+        }
+    }
+
+    /// Newcomers whose time is over go, unless there are places for them by now.
+    pub(super) fn close_newcomers(&mut self, now: Instant) {
+        let admission = &mut self.swarm.behaviour_mut().admission;
+        let mut too_many = admission.too_many();
+        let mut late = Vec::new();
+        for (id, connection) in &mut self.connections {
+            if !connection.newcomer || now.saturating_duration_since(connection.since) < NEWCOMER_TIME {
+                continue;
+            }
+            connection.newcomer = false;
+            if too_many > 0 {
+                too_many -= 1;
+                admission.end_turn(connection.peer, now);
+                late.push((*id, connection.peer));
+            }
+        }
+        for (id, peer) in late {
+            tracing::debug!(%peer, connection = %id, "closed: all places are taken, and it had the time to find others");
             self.swarm.close_connection(id);
         }
     }

@@ -123,8 +123,11 @@ impl EventLoop {
     /// Somebody has shown what it is, and may stay.
     pub(super) fn trust(&mut self, peer: PeerId, connection: ConnectionId) {
         self.swarm.behaviour_mut().admission.know(peer);
-        let remote = self.connections.get(&connection).and_then(|known| known.remote);
-        if let Some(remote) = remote {
+        let Some(known) = self.connections.get_mut(&connection) else {
+            return;
+        };
+        known.judged = true;
+        if let Some(remote) = known.remote {
             self.probation.lift(&remote.socket());
         }
     }
@@ -209,12 +212,11 @@ impl EventLoop {
             self.strangers
                 .note(address, StrangerReason::NoMember, Some(peer), since_start);
         }
-        let targets = self
-            .connections
-            .values()
-            .filter(|connection| connection.peer == peer);
-        for target in targets.filter_map(|connection| connection.target) {
-            self.planner.finished(target, Outcome::Stranger, now);
+        for connection in self.connections.values_mut().filter(|known| known.peer == peer) {
+            connection.judged = true;
+            if let Some(target) = connection.target {
+                self.planner.finished(target, Outcome::Stranger, now);
+            }
         }
         self.planner.forget(&peer);
         self.swarm.behaviour_mut().admission.keep_out(peer, ban, now);

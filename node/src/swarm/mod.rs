@@ -486,6 +486,7 @@ impl EventLoop {
             self.heartbeat = now;
             self.tell_state(now);
             self.close_unidentified(now);
+            self.close_newcomers(now);
             if let Some(mdns) = self.swarm.behaviour_mut().mdns.as_mut() {
                 mdns.tend(now);
             }

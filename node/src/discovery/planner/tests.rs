@@ -580,3 +580,21 @@ fn where_the_first_transport_fails_the_others_have_their_turn() {
     let links = HashMap::from([(PeerId::random(), link)]);
     assert!(planner.plan(&links, now + CLAIM_GRACE * 2).is_empty());
 }
+
+#[test]
+fn who_ends_each_connection_at_once_is_dialed_ever_more_rarely() {
+    let mut planner = Planner::new(PeerId::random(), 64);
+    let seed = Address::tcp(([192, 0, 2, 1], 4001).into());
+    planner.set_seeds([seed]);
+    let start = Instant::now();
+    let mut dialed = 0;
+    for tick in 0..4 * 60 {
+        let now = start + Duration::from_millis(250) * tick;
+        for dial in planner.plan(&HashMap::new(), now) {
+            dialed += 1;
+            planner.finished(dial.target, Outcome::Connected, now);
+            planner.finished(dial.target, Outcome::Failed, now);
+        }
+    }
+    assert!((10..=20).contains(&dialed), "{dialed} dials in a minute");
+}
