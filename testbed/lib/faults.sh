@@ -87,7 +87,7 @@ apply_faults() {
     stop_cleared_delays
 }
 
-all_faults() { cat "$FAULTS"/partition-* "$FAULTS"/loss-* "$FAULTS"/delay-* "$FAULTS"/no_multicast-* 2>/dev/null || true; }
+all_faults() { cat "$FAULTS"/partition-* "$FAULTS"/loss-* "$FAULTS"/delay-* "$FAULTS"/no_* 2>/dev/null || true; }
 
 apply_switch_faults() {
     local kind a b _
@@ -127,6 +127,9 @@ apply_node_faults() { # NODE
                     is_node_end "$a" && is_node_end "$b" && continue
                     print_rules "$a" "$b" "-j DROP"
                     print_rules "$b" "$a" "-j DROP"
+                    ;;
+                no_connections)
+                    print_rules "$a" "$b" "-m conntrack --ctstate NEW,INVALID -j DROP"
                     ;;
                 loss)
                     read -r probability protocol <<<"$values"

@@ -65,3 +65,14 @@ pub async fn kubectl(arguments: &[&str]) -> Outcome<String> {
 pub async fn helm(arguments: &[&str]) -> Outcome<String> {
     run(&SETTINGS.helm, arguments).await
 }
+
+/// Runs a program of this machine in the network of one of the testbed's nodes, where it reaches all pods.
+///
+/// # Errors
+/// As [`run`], and where there is no testbed.
+pub async fn run_on(node: &str, program: &str, arguments: &[&str]) -> Outcome<String> {
+    let testbed = SETTINGS.testbed.as_ref().ok_or("PEERNET_TESTBED is not set")?;
+    let mut all = vec!["on", node, program];
+    all.extend(arguments);
+    run(&testbed.to_string_lossy(), &all).await
+}

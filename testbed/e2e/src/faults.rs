@@ -59,6 +59,14 @@ impl Fault {
         Self::begin(&[&["delay", from, to, &millis, &jitter]], &[&["clear", from, to]]).await
     }
 
+    /// Connections that one end opens to the other don't pass. Those that the other end opens do, in both directions.
+    ///
+    /// # Errors
+    /// If the testbed can't do it.
+    pub async fn no_connections(from: &str, to: &str) -> Outcome<Self> {
+        Self::begin(&[&["no-connections", from, to]], &[&["clear", from, to]]).await
+    }
+
     /// Multicast does not pass between two nodes. All else does.
     ///
     /// # Errors

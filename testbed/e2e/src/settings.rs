@@ -20,6 +20,8 @@ pub struct Settings {
     pub node_image: Image,
     /// Image with `yardstick` and `hostile-agent` (`PEERNET_TOOL_IMAGE`), if the cluster has it.
     pub tool_image: Option<Image>,
+    /// Where `testbed/interop/install` has put the programs of others (`PEERNET_INTEROP`), if it has.
+    pub interop: Option<PathBuf>,
     /// The checkout.
     pub checkout: PathBuf,
 }
@@ -62,6 +64,7 @@ impl Settings {
             operator_image: image("PEERNET_OPERATOR_IMAGE", &format!("peernet/operator:{version}")),
             node_image: image("PEERNET_NODE_IMAGE", &format!("peernet/node:{version}")),
             tool_image: text("PEERNET_TOOL_IMAGE").map(|name| Image::parse(&name)),
+            interop: text("PEERNET_INTEROP").map(PathBuf::from),
             checkout: PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")),
         }
     }

@@ -10,6 +10,7 @@
 
 mod discovery;
 mod examples;
+mod guests;
 mod host_network;
 mod identity;
 mod numbers;
