@@ -2,15 +2,12 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use peernet_api::{
-    report::{PeerReport, Report},
-    transport::Transport,
-};
+use peernet_api::{histogram::Histogram, report::Report, transport::Transport};
 
 use super::{
     latency::{Pool, Spread},
     loss::ppm,
-    rows::Row,
+    rows::{Further, Row},
 };
 
 /// What was measured over one transport.
@@ -59,45 +56,21 @@ impl Transports {
 
     /// A link of which a report says something. Without any connection, it only counts if it `should_stand`.
     pub(super) fn add(&mut self, row: &Row<'_>, should_stand: bool) {
-        let mut transports = spoken(row.report).into_iter();
-        let Some(first) = transports.next() else {
-            return;
-        };
-        let view = row.view;
-        let expected = usize::from(should_stand || view.connected);
-        let sum = self.of(first);
-        sum.expected += expected;
-        sum.connected += usize::from(stands_over_first(view));
-        if let Some(age) = row.sample {
-            sum.rtt.add(&view.rtt, age);
-            sum.warm.add(&view.warm, age);
-        }
-        sum.count(
-            row.probe,
-            view.answered,
-            view.timed_out.saturating_add(view.failed),
-        );
-        for transport in transports {
+        let expected = usize::from(should_stand || row.view.connected);
+        for (place, transport) in spoken(row.report).into_iter().enumerate() {
             let sum = self.of(transport);
             sum.expected += expected;
-            let Some(further) = row
-                .further
-                .iter()
-                .find(|further| further.view.transport == transport)
-            else {
-                continue;
+            let seen = if place == 0 {
+                Some(Seen::over_first(row))
+            } else {
+                let mut further = row.further.iter();
+                further
+                    .find(|further| further.view.transport == transport)
+                    .map(Seen::over)
             };
-            let view = further.view;
-            sum.connected += usize::from(view.connected);
-            if let Some(age) = further.sample {
-                sum.rtt.add(&view.rtt, age);
-                sum.warm.add(&view.warm, age);
+            if let Some(seen) = seen {
+                sum.add(&seen);
             }
-            sum.count(
-                further.probe,
-                view.answered,
-                view.timed_out.saturating_add(view.failed),
-            );
         }
     }
 
@@ -125,12 +98,58 @@ impl Transports {
     }
 }
 
+/// What a report says of a link over one transport.
+struct Seen<'a> {
+    connected: bool,
+    rtt: &'a Histogram,
+    warm: &'a Histogram,
+    answered: u64,
+    lost: u64,
+    /// Ages of the newest round trip and the newest probe, if they are fresh.
+    sample: Option<Duration>,
+    probe: Option<Duration>,
+}
+
+impl<'a> Seen<'a> {
+    fn over_first(row: &Row<'a>) -> Self {
+        let view = row.view;
+        Self {
+            connected: view.first_connected.unwrap_or(view.connected),
+            rtt: &view.rtt,
+            warm: &view.warm,
+            answered: view.answered,
+            lost: view.timed_out.saturating_add(view.failed),
+            sample: row.sample,
+            probe: row.probe,
+        }
+    }
+
+    fn over(further: &Further<'a>) -> Self {
+        let view = further.view;
+        Self {
+            connected: view.connected,
+            rtt: &view.rtt,
+            warm: &view.warm,
+            answered: view.answered,
+            lost: view.timed_out.saturating_add(view.failed),
+            sample: further.sample,
+            probe: further.probe,
+        }
+    }
+}
+
 impl Sum {
-    /// Counts a row's probes, if the newest of them is fresh.
-    fn count(&mut self, newest: Option<Duration>, answered: u64, lost: u64) {
-        if newest.is_some() {
-            self.lost = self.lost.saturating_add(lost);
-            self.probes = self.probes.saturating_add(answered.saturating_add(lost));
+    fn add(&mut self, seen: &Seen<'_>) {
+        self.connected += usize::from(seen.connected);
+        if let Some(age) = seen.sample {
+            self.rtt.add(seen.rtt, age);
+            self.warm.add(seen.warm, age);
+        }
+        if seen.probe.is_some() {
+            self.lost = self.lost.saturating_add(seen.lost);
+            self.probes = self
+                .probes
+                .saturating_add(seen.answered.saturating_add(seen.lost));
         }
     }
 }
@@ -144,8 +163,4 @@ fn spoken(report: &Report) -> Vec<Transport> {
         }
     }
     spoken
-}
-
-fn stands_over_first(view: &PeerReport) -> bool {
-    view.first_connected.unwrap_or(view.connected)
 }
