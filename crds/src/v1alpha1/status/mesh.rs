@@ -56,7 +56,8 @@ pub struct ExternalStatus {
 }
 
 /// A block of ports, for TCP and UDP alike. Each agent of a StatefulSet has 8 of them, by its ordinal; in a DaemonSet all
-/// have the first 8. Of these, the first is that of libp2p, the second (TCP) that of HTTP, and the third (UDP) that of STAMP.
+/// have the first 8. Of these, the first is that of libp2p (TCP, and UDP with QUIC), the second (TCP) that of HTTP, the third (UDP)
+/// that of STAMP, the fourth (TCP) that of the API, and the fifth (TCP) that of libp2p over WebSocket.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HostPorts {
