@@ -31,8 +31,7 @@ const PUNCHED: Duration = Duration::from_secs(10);
 /// A connection whose peer has not said who it is by then is closed.
 const IDENTIFY_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Who came when all places were taken has this long to find others: as long as a connection is safe from being trimmed in other
-/// implementations of libp2p.
+/// Who came when all places were taken has this long to find others. It is the grace period of go-libp2p's connection manager, too.
 const NEWCOMER_TIME: Duration = Duration::from_secs(20);
 
 /// One connection.
@@ -71,7 +70,7 @@ impl EventLoop {
             }
             ConnectedPoint::Listener { .. } => (None, remote.map(|address| address.ip())),
         };
-        let newcomer = source.is_some() && self.swarm.behaviour().admission.too_many() > 0;
+        let newcomer = endpoint.is_listener() && self.swarm.behaviour().admission.too_many() > 0;
         tracing::debug!(%peer, connection = %id, ?dialed, ?source, ?circuit, newcomer, "connected");
         self.connections.insert(
             id,
