@@ -339,15 +339,16 @@ async fn a_flood_leaves_memory_and_honest_connections_alone() {
         victim.peak_memory(),
         victim.metric("peernet_connections_refused_total").unwrap(),
     );
+    // On a line of its own, whatever the harness has begun to write: `make bench` shows it.
     println!(
-        "{connections} connections and {streams} streams in {lasted:.1?}, {refused} refused; at most {} KiB of memory; a member joined \
-         within {joined:.1?}",
+        "\nnote: {connections} connections and {streams} streams in {lasted:.1?}, {refused} refused; at most {} KiB of memory; a member \
+         joined within {joined:.1?}",
         memory >> 10,
     );
     for (name, per_mille) in [("p50", 500), ("p99", 990)] {
         let ((rtt, network), (flooded_rtt, flooded_network)) =
             (quiet.micros(per_mille), during.micros(per_mille));
-        println!("{name}: RTT {rtt} -> {flooded_rtt} us, NET {network} -> {flooded_network} us");
+        println!("note: {name}: RTT {rtt} -> {flooded_rtt} us, NET {network} -> {flooded_network} us");
     }
     assert!(refused > 1000.0, "{refused} refused: that was no flood");
     assert!(streams > 1000, "{streams} streams: that was no flood");

@@ -9,11 +9,12 @@ mod members;
 mod names;
 mod relaying;
 mod stamping;
+mod start;
+mod telling;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
@@ -21,45 +22,35 @@ use futures::StreamExt;
 use libp2p::{
     Multiaddr, PeerId, Swarm,
     core::transport::ListenerId,
-    identify,
-    identity::Keypair,
-    kad, relay as libp2p_relay,
+    identify, kad,
     swarm::{ConnectionId, SwarmEvent},
 };
-use peernet_api::{report::Path, transport::Transport};
+use peernet_api::transport::Transport;
 use tokio::{
-    runtime::Handle,
     sync::{mpsc, oneshot, watch},
     task::yield_now,
     time::{MissedTickBehavior, interval, timeout},
 };
 
 use self::{
-    connections::Connection,
-    dht::Dht,
-    guests::Guests,
-    names::{Name, Purpose},
-    relaying::Relaying,
-    stamping::Stamping,
+    connections::Connection, dht::Dht, guests::Guests, names::Name, relaying::Relaying, stamping::Stamping,
 };
 use crate::{
     behaviour::{Behaviour, BehaviourEvent},
-    config::{Config, Place},
+    config::Config,
     dht::Command,
     discovery::{
         Address, dialable,
-        dns::{self, Resolution},
+        dns::Resolution,
         mdns,
         planner::{Link, Planner, Source, Target},
     },
     host::memory::Memory,
     ledger::Member,
-    ping::{self, Over},
-    private,
+    ping,
     probation::Probation,
-    relay, stamp,
     strangers::Strangers,
-    telemetry::{Counters, Event, State},
+    telemetry::{Counters, Event},
     transport,
 };
 
@@ -71,11 +62,6 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 const KAD_SEARCH: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
 /// Connections have this long to be closed at the end.
 const FAREWELL: Duration = Duration::from_secs(2);
-/// Answers of the resolver that wait for the event loop.
-const RESOLUTIONS: usize = 32;
-
-/// Streams of one connection that may be choosing their protocol at a time.
-const MAX_NEGOTIATING: usize = 8;
 
 /// Why the event loop could not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -143,120 +129,6 @@ pub struct EventLoop {
 }
 
 impl EventLoop {
-    /// Builds the swarm and starts to listen. Needs a tokio runtime around it. `stamp`: the thread that sends and reflects STAMP probes, and where it
-    /// says which sessions are silent. `keys`: those of the private network, if it is one. `handshakes`: works on handshakes.
-    ///
-    /// # Errors
-    /// If no port can be had.
-    pub fn new(
-        config: Config,
-        key: Keypair,
-        started: Instant,
-        ends: Ends,
-        stamp: Option<(stamp::Handle, mpsc::Receiver<PeerId>)>,
-        keys: Option<&private::Keys>,
-        handshakes: Handle,
-    ) -> Result<Self, Error> {
-        let Ends {
-            events,
-            listening,
-            commands,
-        } = ends;
-        let own_id = key.public().to_peer_id();
-        let probation = Probation::default();
-        let circuits = config.relay.is_some().then(|| libp2p_relay::client::new(own_id));
-        let (circuits, client) = circuits.unzip();
-        let relay = config
-            .relay
-            .as_ref()
-            .zip(client)
-            .map(|(settings, client)| relay::behaviour::Behaviour::new(settings, own_id, client));
-        let transport = transport::build(&key, &config.transports, keys, &probation, circuits, handshakes)?;
-        let relaying = relay
-            .is_some()
-            .then(|| Relaying::new(own_id, config.peers_per_node));
-        let stamp_port = stamp.as_ref().map(|(handle, _)| handle.reflector().port());
-        let behaviour = Behaviour::new(&config, &key, stamp_port, relay);
-        let mut swarm = Swarm::new(
-            transport,
-            behaviour,
-            own_id,
-            libp2p::swarm::Config::with_tokio_executor()
-                .with_max_negotiating_inbound_streams(MAX_NEGOTIATING),
-        );
-        let listeners = listen(&mut swarm, &config)?;
-        let ports: Vec<(Transport, u16)> = config
-            .transports
-            .iter()
-            .map(|transport| (*transport, config.port(*transport)))
-            .filter(|(_, port)| *port != 0)
-            .collect();
-        let mut planner = Planner::new(own_id, config.peers_per_node).speaking(&config.transports, &ports);
-        let (answers, resolutions) = mpsc::channel(RESOLUTIONS);
-        let mut names = Vec::new();
-        for seed in &config.seed_dns {
-            names.push(Name {
-                name: seed.name.clone(),
-                purpose: Purpose::Seeds {
-                    port: seed.port.unwrap_or_else(|| config.port(config.first_transport())),
-                    found: Vec::new(),
-                },
-                failing: false,
-            });
-        }
-        let mut bootstrap = HashSet::new();
-        for known in &config.bootstrap {
-            bootstrap.insert(known.peer);
-            match &known.place {
-                Place::Address(address) => planner.discovered(known.peer, [*address], Source::Bootstrap),
-                Place::Name(transport, name, port) => {
-                    planner.discovered(known.peer, [], Source::Bootstrap);
-                    let purpose = Purpose::Bootstrap(known.peer, *transport, *port);
-                    names.push(Name {
-                        name: name.clone(),
-                        purpose,
-                        failing: false,
-                    });
-                }
-            }
-        }
-        for (key, name) in names.iter().enumerate() {
-            dns::watch(key, name.name.clone(), answers.clone());
-        }
-        planner.set_seeds(config.seeds.iter().copied());
-        let mut event_loop = Self {
-            swarm,
-            started,
-            listeners,
-            addresses: BTreeMap::new(),
-            listening: Some(listening),
-            connections: HashMap::new(),
-            links: HashMap::new(),
-            members: BTreeMap::new(),
-            guests: Guests::default(),
-            bootstrap,
-            external: BTreeMap::new(),
-            planner,
-            dialing: HashMap::new(),
-            names,
-            resolutions,
-            kad_search: started + KAD_SEARCH.0,
-            kad_searching: None,
-            heartbeat: started,
-            events,
-            counters: Counters::default(),
-            stamp: stamp.map(|(handle, stale)| Stamping::new(handle, stale)),
-            strangers: Strangers::default(),
-            relaying,
-            dht: Dht::new(commands, own_id, &config.services, started),
-            probation,
-            memory: Memory::of_this_process(),
-            config,
-        };
-        event_loop.provide_services();
-        Ok(event_loop)
-    }
-
     /// Runs until told to stop, and then closes all connections.
     ///
     /// # Errors
@@ -507,103 +379,10 @@ impl EventLoop {
             self.dial(dial);
         }
     }
-
-    fn tell_state(&mut self, now: Instant) {
-        let ping = &self.swarm.behaviour().ping;
-        let members = self.members.values().map(|member| {
-            let direct = ping.measured(&member.peer, Over::Direct(self.config.first_transport()));
-            let best = ping.best(&member.peer);
-            let best = best.and_then(|id| self.connections.get(&id));
-            let circuit = best.and_then(|connection| connection.circuit);
-            let relay = circuit.and_then(|circuit| self.members.get(&circuit.relay?));
-            let link = self.links.get(&member.peer);
-            Member {
-                transports: link.map(|link| link.transports.clone()).unwrap_or_default(),
-                link: direct.and_then(|id| Some(self.connections.get(&id)?.remote?.socket())),
-                path: circuit.map_or(Path::Direct, |_| Path::Relayed),
-                relay: relay.map(|relay| relay.name.clone()),
-                ..member.clone()
-            }
-        });
-        let admission = &self.swarm.behaviour().admission;
-        let mut counters = self.counters;
-        counters.strangers_rejected += admission.refused_strangers();
-        counters.connections_refused = admission.refused_limits();
-        if let Some(stamping) = &self.stamp {
-            counters.stamp = stamping.counts();
-            counters.events_dropped += counters.stamp.dropped;
-        }
-        let state = State {
-            at: now.saturating_duration_since(self.started),
-            listening: self.listening.is_none(),
-            members: members.collect(),
-            guests: (self.config.guests > 0).then(|| self.guests.count()),
-            external: self.external.values().cloned().collect(),
-            connections: admission.established(),
-            reachable: self.relaying.as_ref().and_then(Relaying::reachable),
-            services: self.dht.services(),
-            counters,
-            strangers: self.strangers.clone(),
-            relaying: self.relay_counts(),
-        };
-        self.tell(Event::State(state));
-    }
-
-    fn tell(&mut self, event: Event) {
-        if self.events.try_send(event).is_err() {
-            self.counters.events_dropped += 1;
-        }
-    }
 }
 
 /// Waits until the agent is told to stop.
 pub async fn stopped(stop: &mut watch::Receiver<bool>) {
     // An error says that nobody is there any more to give the order: that is one, too.
     let _ = stop.wait_for(|stop| *stop).await;
-}
-
-/// Listens over each transport on the configured address, or on all of both families. One of them is enough for a
-/// transport: a host may have only one.
-fn listen(swarm: &mut Swarm<Behaviour>, config: &Config) -> Result<HashMap<ListenerId, Transport>, Error> {
-    let all = [
-        IpAddr::from(Ipv4Addr::UNSPECIFIED),
-        IpAddr::from(Ipv6Addr::UNSPECIFIED),
-    ];
-    let wanted: Vec<IpAddr> = config.listen.map_or_else(|| all.to_vec(), |ip| vec![ip]);
-    let mut listeners = HashMap::new();
-    for transport in &config.transports {
-        let mut failed = None;
-        let mut listens = false;
-        for ip in &wanted {
-            let socket = SocketAddr::new(*ip, config.port(*transport));
-            let address = Multiaddr::from(Address::new(*transport, socket));
-            match swarm.listen_on(address.clone()) {
-                Ok(listener) => {
-                    listeners.insert(listener, *transport);
-                    listens = true;
-                }
-                Err(error) => {
-                    let reason = error.to_string();
-                    failed = Some(Error::Listen {
-                        address,
-                        taken: is_taken(*transport, socket),
-                        reason,
-                    });
-                }
-            }
-        }
-        if let Some(failed) = failed.filter(|_| !listens) {
-            return Err(failed);
-        }
-    }
-    Ok(listeners)
-}
-
-/// Whether something else has a port. libp2p's errors don't tell: asking again does.
-fn is_taken(transport: Transport, socket: SocketAddr) -> bool {
-    let asked = match transport {
-        Transport::Tcp | Transport::WebSocket => std::net::TcpListener::bind(socket).map(drop),
-        Transport::Quic => std::net::UdpSocket::bind(socket).map(drop),
-    };
-    asked.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
 }

@@ -59,7 +59,11 @@ fn a_js_libp2p_host_pings_an_agent_and_asks_the_networks_dht() {
         assert!(version.starts_with(&expected), "{version}");
         assert_eq!(pings["millis"].as_array().map(Vec::len), Some(3), "{pings}");
         let address = format!("/ip4/{other}/tcp/4001/p2p/{wanted}");
-        assert_eq!(found["addresses"], json!([address]), "{found}");
+        let addresses = found["addresses"].as_array();
+        assert!(
+            addresses.is_some_and(|all| all.contains(&json!(address))),
+            "{found}"
+        );
         assert_eq!(got["value"], "hello", "{got}");
         // It was counted nowhere else.
         let status = network.until_ready(3).await?;
