@@ -43,6 +43,9 @@ const RUNTIME_FAREWELL: Duration = Duration::from_millis(100);
 const HOST_INTERVAL: Duration = Duration::from_secs(1);
 /// How often it asks for what TCP sent again. On a host with many connections, asking takes milliseconds.
 const TCP_INTERVAL: Duration = Duration::from_secs(5);
+/// The thread that answers pings is to interrupt a handshake as soon as there is one to answer. It still leaves a tenth of the time
+/// to handshakes if it never rests.
+const HANDSHAKES_NICE: i32 = 10;
 /// Threads that tell their end.
 const THREADS: usize = 4;
 /// Silent sessions that wait for the event loop.
@@ -326,6 +329,10 @@ fn start_handshakes(ended: mpsc::Sender<Ended>) -> io::Result<(Handle, oneshot::
     let (needed, dropped) = oneshot::channel();
     // It ends with the event loop, whose own end says why.
     run(thread::Builder::new(), "handshakes", ended, move || {
+        // On Linux, that is this thread's alone. Without it, pings wait for handshakes a little longer.
+        if let Err(error) = rustix::process::nice(HANDSHAKES_NICE) {
+            tracing::debug!(%error, "handshakes have the same priority as all else");
+        }
         let _ = runtime.block_on(dropped);
         None
     })?;
