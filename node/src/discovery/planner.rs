@@ -10,6 +10,7 @@
 mod further;
 mod links;
 pub(crate) mod pair;
+mod tries;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -24,7 +25,8 @@ pub use self::links::Link;
 use self::{
     further::Further,
     links::View,
-    pair::{Weight, backoff, weight},
+    pair::{Weight, weight},
+    tries::Tries,
 };
 use super::{Address, MAX_ADDRESSES};
 
@@ -32,8 +34,6 @@ use super::{Address, MAX_ADDRESSES};
 pub const GRACE: Duration = Duration::from_secs(3);
 /// A connected member says that it has this address: most likely true, but anybody can say so. It is tried in the end.
 pub const CLAIM_GRACE: Duration = Duration::from_secs(30);
-/// Addresses that turned out to be somebody else are tried again after this.
-const STRANGER_BACKOFF: Duration = Duration::from_secs(60);
 /// Seeds from one name, at most.
 pub const MAX_SEEDS: usize = 1024;
 /// Peers known from mDNS and Kademlia, at most.
@@ -111,9 +111,7 @@ struct Candidate {
     first: (u64, Heard),
     /// Since when there is no connection, as far as this planner has seen.
     missing_since: Option<Instant>,
-    failures: u32,
-    not_before: Option<Instant>,
-    dialing: bool,
+    tries: Tries,
 }
 
 impl Candidate {
@@ -124,9 +122,7 @@ impl Candidate {
             addresses,
             source,
             missing_since: None,
-            failures: 0,
-            not_before: None,
-            dialing: false,
+            tries: Tries::default(),
         }
     }
 }
@@ -139,7 +135,7 @@ impl Candidate {
             addresses.any(|address| address.transport() == **transport)
         };
         let usable: Vec<&Transport> = transports.iter().filter(speaks).collect();
-        let turn = usize::try_from(self.failures).unwrap_or_default() % usable.len().max(1);
+        let turn = usize::try_from(self.tries.failures).unwrap_or_default() % usable.len().max(1);
         let Some(transport) = usable.get(turn) else {
             return Vec::new();
         };
@@ -223,7 +219,7 @@ impl Planner {
             .take(MAX_SEEDS)
             .collect();
         self.candidates.retain(|target, candidate| match target {
-            Target::Seed(address) => listed.contains(address) || candidate.dialing,
+            Target::Seed(address) => listed.contains(address) || candidate.tries.dialing,
             Target::Peer(_) | Target::Member(..) => true,
         });
         for address in listed {
@@ -342,17 +338,8 @@ impl Planner {
         let Some(known) = self.candidates.get_mut(&target) else {
             return;
         };
-        known.dialing = false;
-        match outcome {
-            // It counts once it has lasted until the next look: who has no place for us ends it at once.
-            Outcome::Connected => known.not_before = None,
-            Outcome::Stranger => known.not_before = Some(now + STRANGER_BACKOFF),
-            Outcome::Failed | Outcome::Ourselves => {
-                known.not_before = Some(now + backoff(own_id, target, known.failures));
-                known.failures = known.failures.saturating_add(1);
-            }
-        }
-        if known.source == Some(Source::Kademlia) && known.failures >= MAX_KAD_FAILURES {
+        known.tries.finished(own_id, target, outcome, now);
+        if known.source == Some(Source::Kademlia) && known.tries.failures >= MAX_KAD_FAILURES {
             self.candidates.remove(&target);
         }
     }
@@ -366,7 +353,11 @@ impl Planner {
         let view = View::new(links, seeds);
         let mut dialing: HashSet<Address> = HashSet::new();
         let mut under_way = 0;
-        for candidate in self.candidates.values().filter(|candidate| candidate.dialing) {
+        for candidate in self
+            .candidates
+            .values()
+            .filter(|candidate| candidate.tries.dialing)
+        {
             dialing.extend(&candidate.addresses);
             under_way += 1;
         }
@@ -379,12 +370,12 @@ impl Planner {
         for (target, candidate) in &mut self.candidates {
             if view.is_connected(target, &candidate.addresses) {
                 candidate.missing_since = None;
-                candidate.failures = 0;
+                candidate.tries.failures = 0;
                 continue;
             }
             let since = *candidate.missing_since.get_or_insert(now);
             let bootstrap = candidate.source == Some(Source::Bootstrap);
-            if candidate.dialing
+            if candidate.tries.dialing
                 || (!bootstrap && chosen.as_ref().is_some_and(|chosen| !chosen.contains(target)))
             {
                 continue;
@@ -399,8 +390,8 @@ impl Planner {
                 _ if first => Duration::ZERO,
                 _ => GRACE,
             };
-            if now >= since + grace && candidate.not_before.is_none_or(|not_before| now >= not_before) {
-                due.push((!bootstrap, candidate.failures, candidate.weight, *target));
+            if now >= since + grace && candidate.tries.may_go_on(now) {
+                due.push((!bootstrap, candidate.tries.failures, candidate.weight, *target));
             }
         }
         // Bootstrap peers first, then those that failed least, so that forged announcements can't keep others from their
@@ -429,7 +420,7 @@ impl Planner {
             if addresses.is_empty() {
                 continue;
             }
-            candidate.dialing = true;
+            candidate.tries.dialing = true;
             dialing.extend(&candidate.addresses);
             slots -= 1;
             if !bootstrap {
@@ -485,8 +476,10 @@ impl Planner {
         let worst = self
             .candidates
             .iter()
-            .filter(|(_, candidate)| announced(candidate) && candidate.failures > 0 && !candidate.dialing)
-            .max_by_key(|(_, candidate)| candidate.failures)
+            .filter(|(_, candidate)| {
+                announced(candidate) && candidate.tries.failures > 0 && !candidate.tries.dialing
+            })
+            .max_by_key(|(_, candidate)| candidate.tries.failures)
             .map(|(target, _)| *target);
         worst.is_some_and(|worst| self.candidates.remove(&worst).is_some())
     }

@@ -9,7 +9,7 @@ use std::{
 use libp2p::PeerId;
 use peernet_api::transport::Transport;
 
-use super::{Dial, GRACE, Link, MAX_ADDRESSES, Outcome, STRANGER_BACKOFF, Target, pair::backoff};
+use super::{Dial, GRACE, Link, MAX_ADDRESSES, Outcome, Target, tries::Tries};
 use crate::discovery::Address;
 
 /// Such dials that may be under way at once. Where a transport is blocked, each of them waits for its deadline: they
@@ -20,9 +20,7 @@ const MAX_DIALING: usize = 16;
 #[derive(Debug)]
 struct Missing {
     since: Instant,
-    failures: u32,
-    not_before: Option<Instant>,
-    dialing: bool,
+    tries: Tries,
 }
 
 /// Plans the further connections. Whoever has the lower peer id dials at once, and the other one after the grace.
@@ -48,8 +46,9 @@ impl Further {
             let fitting = claimed.filter(|address| address.transport() == transport);
             fitting.take(MAX_ADDRESSES).copied().collect()
         };
-        self.missing
-            .retain(|(peer, transport), missing| missing.dialing || !offered(peer, *transport).is_empty());
+        self.missing.retain(|(peer, transport), missing| {
+            missing.tries.dialing || !offered(peer, *transport).is_empty()
+        });
         let mut due = Vec::new();
         for peer in links.keys() {
             for transport in transports {
@@ -57,29 +56,34 @@ impl Further {
                 if addresses.is_empty() {
                     continue;
                 }
-                let missing = self.missing.entry((*peer, *transport)).or_insert(Missing {
-                    since: now,
-                    failures: 0,
-                    not_before: None,
-                    dialing: false,
-                });
+                let missing = self
+                    .missing
+                    .entry((*peer, *transport))
+                    .or_insert_with(|| Missing {
+                        since: now,
+                        tries: Tries::default(),
+                    });
                 let grace = if own_id < *peer { Duration::ZERO } else { GRACE };
-                let waits = missing.dialing
+                let waits = missing.tries.dialing
                     || now < missing.since + grace
-                    || missing.not_before.is_some_and(|not_before| now < not_before)
+                    || !missing.tries.may_go_on(now)
                     || addresses.iter().any(|address| dialing.contains(address));
                 if !waits {
-                    due.push((missing.failures, *peer, *transport, addresses));
+                    due.push((missing.tries.failures, *peer, *transport, addresses));
                 }
             }
         }
         due.sort_unstable();
-        let under_way = self.missing.values().filter(|missing| missing.dialing).count();
+        let under_way = self
+            .missing
+            .values()
+            .filter(|missing| missing.tries.dialing)
+            .count();
         due.truncate(MAX_DIALING.saturating_sub(under_way));
         let mut dials = Vec::with_capacity(due.len());
         for (_, peer, transport, addresses) in due {
             if let Some(missing) = self.missing.get_mut(&(peer, transport)) {
-                missing.dialing = true;
+                missing.tries.dialing = true;
                 let target = Target::Member(peer, transport);
                 dials.push(Dial { target, addresses });
             }
@@ -94,20 +98,9 @@ impl Further {
         outcome: Outcome,
         now: Instant,
     ) {
-        let Some(missing) = self.missing.get_mut(&(peer, transport)) else {
-            return;
-        };
-        missing.dialing = false;
-        match outcome {
-            Outcome::Connected => {
-                self.missing.remove(&(peer, transport));
-            }
-            Outcome::Failed => {
-                let pause = backoff(own_id, Target::Member(peer, transport), missing.failures);
-                missing.not_before = Some(now + pause);
-                missing.failures = missing.failures.saturating_add(1);
-            }
-            Outcome::Stranger | Outcome::Ourselves => missing.not_before = Some(now + STRANGER_BACKOFF),
+        if let Some(missing) = self.missing.get_mut(&(peer, transport)) {
+            let target = Target::Member(peer, transport);
+            missing.tries.finished(own_id, target, outcome, now);
         }
     }
 }

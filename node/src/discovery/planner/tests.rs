@@ -598,3 +598,20 @@ fn who_ends_each_connection_at_once_is_dialed_ever_more_rarely() {
     }
     assert!((10..=20).contains(&dialed), "{dialed} dials in a minute");
 }
+
+#[test]
+fn who_ends_each_further_connection_at_once_is_dialed_ever_more_rarely_over_that_transport() {
+    let (start, ids) = (Instant::now(), ids(2));
+    let mut planner = Planner::new(ids[0], 64).speaking(&[Transport::Tcp, Transport::Quic], &[]);
+    let links = HashMap::from([(ids[1], member_at(2, &[Transport::Tcp, Transport::Quic]))]);
+    let mut dialed = 0;
+    for tick in 0..4 * 60 {
+        let now = start + Duration::from_millis(250) * tick;
+        for dial in planner.plan(&links, now) {
+            dialed += 1;
+            planner.finished(dial.target, Outcome::Connected, now);
+            planner.finished(dial.target, Outcome::Failed, now);
+        }
+    }
+    assert!((4..=10).contains(&dialed), "{dialed} dials in a minute");
+}
