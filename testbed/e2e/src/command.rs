@@ -66,13 +66,11 @@ pub async fn helm(arguments: &[&str]) -> Outcome<String> {
     run(&SETTINGS.helm, arguments).await
 }
 
-/// Runs a program of this machine in the network of one of the testbed's nodes, where it reaches all pods.
+/// Runs a command of `testbed/cluster`.
 ///
 /// # Errors
 /// As [`run`], and where there is no testbed.
-pub async fn run_on(node: &str, program: &str, arguments: &[&str]) -> Outcome<String> {
-    let testbed = SETTINGS.testbed.as_ref().ok_or("PEERNET_TESTBED is not set")?;
-    let mut all = vec!["on", node, program];
-    all.extend(arguments);
-    run(&testbed.to_string_lossy(), &all).await
+pub async fn testbed(arguments: &[&str]) -> Outcome<String> {
+    let program = SETTINGS.testbed.as_ref().ok_or("PEERNET_TESTBED is not set")?;
+    run(&program.to_string_lossy(), arguments).await
 }

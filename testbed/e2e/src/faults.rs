@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 
 use crate::{
     Outcome,
-    command::run,
+    command::testbed,
     settings::SETTINGS,
     truth::held::{self, Held},
 };
@@ -169,9 +169,4 @@ pub async fn end_all() -> Outcome {
         }
     }
     Ok(())
-}
-
-async fn testbed(arguments: &[&str]) -> Outcome<String> {
-    let program = SETTINGS.testbed.as_ref().ok_or("PEERNET_TESTBED is not set")?;
-    run(&program.to_string_lossy(), arguments).await
 }

@@ -1,7 +1,7 @@
 //! Hosts that are none of ours, and agents in pods.
 
 use peernet_e2e::{
-    command::run_on,
+    command::testbed,
     network::{Network, yaml},
     note,
     program::exec,
@@ -32,22 +32,21 @@ fn a_js_libp2p_host_pings_an_agent_and_asks_the_networks_dht() {
         let nodes = crate::free_nodes(scenario).await?;
         let node = nodes.first().ok_or("a node is needed")?;
         let script = interop.join("js/guest.mjs");
-        let told = run_on(
+        let told = testbed(&[
+            "on",
             node,
             "node",
-            &[
-                // Node 20 has it behind this flag.
-                "--experimental-websocket",
-                &script.to_string_lossy(),
-                &format!("{}/mesh", scenario.namespace),
-                &format!("/ip4/{contact}/tcp/4001"),
-                "ping",
-                "find",
-                &wanted,
-                "get",
-                "/app/greeting",
-            ],
-        )
+            // Node 20 has it behind this flag.
+            "--experimental-websocket",
+            &script.to_string_lossy(),
+            &format!("{}/mesh", scenario.namespace),
+            &format!("/ip4/{contact}/tcp/4001"),
+            "ping",
+            "find",
+            &wanted,
+            "get",
+            "/app/greeting",
+        ])
         .await?;
         note(&told);
         let told: Vec<Value> = told.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
