@@ -10,6 +10,10 @@
     reason = "a bench that can't go on fails"
 )]
 
+#[path = "../tests/support/swarms.rs"]
+#[allow(dead_code, reason = "tests use the rest of it")]
+mod swarms;
+
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
@@ -20,7 +24,6 @@ use std::{
 use futures::StreamExt;
 use libp2p::{
     Multiaddr, PeerId, Swarm,
-    identity::Keypair,
     swarm::{
         NetworkBehaviour, SwarmEvent,
         dial_opts::{DialOpts, PeerCondition},
@@ -28,12 +31,7 @@ use libp2p::{
     },
 };
 use peernet_api::transport::Transport;
-use peernet_node::{
-    discovery::Address,
-    ping::{self, News, Over},
-    probation::Probation,
-    transport,
-};
+use peernet_node::ping::{self, News, Over};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UdpSocket},
@@ -67,19 +65,9 @@ async fn main() {
     .expect("the bench is done in time");
 }
 
+/// With a thread of its own for handshakes, as an agent has.
 fn swarm<B: NetworkBehaviour>(behaviour: B) -> Swarm<B> {
-    let key = Keypair::generate_ed25519();
-    let config = libp2p::swarm::Config::with_tokio_executor().with_idle_connection_timeout(DEADLINE);
-    let transport = transport::build(
-        &key,
-        &Transport::ALL,
-        None,
-        &Probation::off(),
-        None,
-        Handle::current(),
-    )
-    .unwrap();
-    Swarm::new(transport, behaviour, key.public().to_peer_id(), config)
+    swarms::swarm_beside(another_thread(), |_| behaviour)
 }
 
 /// A thread that works on what it is given, for as long as the process lives.
@@ -105,13 +93,7 @@ where
     let mut swarm = swarm(behaviour);
     let mut addresses = BTreeMap::new();
     for transport in Transport::ALL {
-        let address = Address::new(transport, ([127, 0, 0, 1], 0).into());
-        swarm.listen_on(address.into()).unwrap();
-        while !addresses.contains_key(&transport) {
-            if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
-                addresses.insert(transport, address);
-            }
-        }
+        addresses.insert(transport, swarms::listen_over(&mut swarm, transport).await);
     }
     let peer = *swarm.local_peer_id();
     tokio::spawn(async move {

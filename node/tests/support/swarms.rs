@@ -13,19 +13,19 @@ use peernet_node::{discovery::Address, probation::Probation, transport};
 use tokio::runtime::Handle;
 
 pub(crate) fn swarm<B: NetworkBehaviour>(behaviour: impl FnOnce(&Keypair) -> B) -> Swarm<B> {
+    swarm_beside(Handle::current(), behaviour)
+}
+
+/// [`swarm`], with another runtime that works on its handshakes.
+pub(crate) fn swarm_beside<B: NetworkBehaviour>(
+    handshakes: Handle,
+    behaviour: impl FnOnce(&Keypair) -> B,
+) -> Swarm<B> {
     let key = Keypair::generate_ed25519();
     let config =
         libp2p::swarm::Config::with_tokio_executor().with_idle_connection_timeout(Duration::from_secs(3600));
     Swarm::new(
-        transport::build(
-            &key,
-            &Transport::ALL,
-            None,
-            &Probation::off(),
-            None,
-            Handle::current(),
-        )
-        .unwrap(),
+        transport::build(&key, &Transport::ALL, None, &Probation::off(), None, handshakes).unwrap(),
         behaviour(&key),
         key.public().to_peer_id(),
         config,
