@@ -92,18 +92,9 @@ async fn who_knows_only_an_agent_that_is_full_finds_others_through_it() {
         config.bootstrap.push(contact.clone());
         agents.push(Agent::start(config).await.unwrap());
     }
-    let connections = || metric(&hub, "peernet_connections");
-    eventually("all of them come in", || async {
-        let held = connections().await;
-        if held >= f64::from(others) {
-            Ok(())
-        } else {
-            Err(held.to_string())
-        }
-    })
-    .await;
+    metric_reaches(&hub, "peernet_connections", f64::from(others)).await;
     eventually("those beyond its places leave", || async {
-        let held = connections().await;
+        let held = metric(&hub, "peernet_connections").await;
         if held <= f64::from(places) + limit as f64 {
             Ok(())
         } else {

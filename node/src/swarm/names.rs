@@ -24,6 +24,16 @@ pub(super) enum Purpose {
     Bootstrap(PeerId, Transport, u16),
 }
 
+impl Name {
+    pub(super) fn new(name: &str, purpose: Purpose) -> Self {
+        Self {
+            name: name.to_owned(),
+            purpose,
+            failing: false,
+        }
+    }
+}
+
 impl EventLoop {
     pub(super) fn on_resolution(&mut self, Resolution { key, addresses }: Resolution) {
         let Some(name) = self.names.get_mut(key) else {

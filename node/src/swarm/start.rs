@@ -134,30 +134,21 @@ impl EventLoop {
 
 /// Whom to look for from the start: names for the resolver, and the ids of the bootstrap peers.
 fn contacts(config: &Config, planner: &mut Planner) -> (Vec<Name>, HashSet<PeerId>) {
-    let mut names = Vec::new();
+    let (mut names, mut bootstrap) = (Vec::new(), HashSet::new());
     for seed in &config.seed_dns {
-        names.push(Name {
-            name: seed.name.clone(),
-            purpose: Purpose::Seeds {
-                port: seed.port.unwrap_or_else(|| config.port(config.first_transport())),
-                found: Vec::new(),
-            },
-            failing: false,
-        });
+        let purpose = Purpose::Seeds {
+            port: seed.port.unwrap_or_else(|| config.port(config.first_transport())),
+            found: Vec::new(),
+        };
+        names.push(Name::new(&seed.name, purpose));
     }
-    let mut bootstrap = HashSet::new();
     for known in &config.bootstrap {
         bootstrap.insert(known.peer);
         match &known.place {
             Place::Address(address) => planner.discovered(known.peer, [*address], Source::Bootstrap),
             Place::Name(transport, name, port) => {
                 planner.discovered(known.peer, [], Source::Bootstrap);
-                let purpose = Purpose::Bootstrap(known.peer, *transport, *port);
-                names.push(Name {
-                    name: name.clone(),
-                    purpose,
-                    failing: false,
-                });
+                names.push(Name::new(name, Purpose::Bootstrap(known.peer, *transport, *port)));
             }
         }
     }
