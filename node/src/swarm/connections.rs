@@ -31,6 +31,10 @@ const PUNCHED: Duration = Duration::from_secs(10);
 /// A connection whose peer has not said who it is by then is closed.
 const IDENTIFY_DEADLINE: Duration = Duration::from_secs(10);
 
+/// Who is turned away has this long to hear who we are: else the faster one of two networks' agents that meet would be gone
+/// before the other one knows whom it met.
+const TURNED_AWAY_TIME: Duration = Duration::from_secs(1);
+
 /// Who came when all places were taken has this long to find others. It is the grace period of go-libp2p's connection manager, too.
 const NEWCOMER_TIME: Duration = Duration::from_secs(20);
 
@@ -45,6 +49,8 @@ pub(super) struct Connection {
     pub(super) target: Option<Target>,
     /// Whether its peer has shown what it is, or the planner knows already that it has not.
     pub(super) judged: bool,
+    /// Since when its peer is known as one that may not stay.
+    pub(super) turned_away: Option<Instant>,
     /// Whether all places were taken when it came.
     pub(super) newcomer: bool,
     /// Whether it goes through a relay, and which.
@@ -82,6 +88,7 @@ impl EventLoop {
                 remote,
                 target,
                 judged: false,
+                turned_away: None,
                 newcomer,
                 circuit,
             },
@@ -207,6 +214,7 @@ impl EventLoop {
             .filter(|(_, connection)| {
                 let peer = &connection.peer;
                 now.saturating_duration_since(connection.since) >= IDENTIFY_DEADLINE
+                    && connection.turned_away.is_none()
                     && !self.members.contains_key(peer)
                     && !self.guests.contains(peer)
                     && !self.bootstrap.contains(peer)
@@ -222,6 +230,17 @@ impl EventLoop {
             if let Some(target) = connection.target {
                 self.planner.finished(target, Outcome::Stranger, now);
             }
+            self.swarm.close_connection(id);
+        }
+    }
+
+    /// Those who were turned away go.
+    pub(super) fn close_turned_away(&mut self, now: Instant) {
+        let is_over = |since: Instant| now.saturating_duration_since(since) >= TURNED_AWAY_TIME;
+        let over = self.connections.iter();
+        let over = over.filter(|(_, connection)| connection.turned_away.is_some_and(is_over));
+        let over: Vec<ConnectionId> = over.map(|(id, _)| *id).collect();
+        for id in over {
             self.swarm.close_connection(id);
         }
     }

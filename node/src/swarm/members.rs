@@ -18,6 +18,11 @@ use crate::{
 
 impl EventLoop {
     pub(super) fn on_identified(&mut self, peer: PeerId, connection: ConnectionId, info: &identify::Info) {
+        let known = self.connections.get(&connection);
+        if known.is_some_and(|known| known.turned_away.is_some()) {
+            // It says the same again, or something else: it was judged by its first words.
+            return;
+        }
         let Some(link) = self.links.get_mut(&peer) else {
             return;
         };
@@ -199,6 +204,7 @@ impl EventLoop {
         self.kad_search = self.kad_search.min(now + KAD_SEARCH.0);
     }
 
+    /// Turns a peer away: its connections end as soon as it had the time to hear who we are.
     pub(super) fn reject(&mut self, peer: PeerId, agent_version: &str, ban: Ban) {
         let says = agent_version.chars().take(64).collect::<String>();
         tracing::info!(%peer, says, ?ban, "turned away: not a member of this network");
@@ -214,13 +220,12 @@ impl EventLoop {
         }
         for connection in self.connections.values_mut().filter(|known| known.peer == peer) {
             connection.judged = true;
+            connection.turned_away.get_or_insert(now);
             if let Some(target) = connection.target {
                 self.planner.finished(target, Outcome::Stranger, now);
             }
         }
         self.planner.forget(&peer);
         self.swarm.behaviour_mut().admission.keep_out(peer, ban, now);
-        // An error says that it has just left by itself.
-        let _ = self.swarm.disconnect_peer_id(peer);
     }
 }

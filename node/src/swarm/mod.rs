@@ -358,6 +358,7 @@ impl EventLoop {
             self.heartbeat = now;
             self.tell_state(now);
             self.close_unidentified(now);
+            self.close_turned_away(now);
             self.close_newcomers(now);
             if let Some(mdns) = self.swarm.behaviour_mut().mdns.as_mut() {
                 mdns.tend(now);

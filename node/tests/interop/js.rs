@@ -143,8 +143,13 @@ async fn a_guest_reads_what_a_member_has_put_and_can_not_put_itself() {
 #[ignore = "needs what testbed/interop installs"]
 async fn where_guests_are_not_received_it_is_turned_away() {
     let agent = Agent::start(config(2, "mesh-0", &[])).await.unwrap();
-    let output = run(guest(&agent, &["ping"])).await;
-    assert!(!output.status.success(), "{output:?}");
+    let told = lines(guest(&agent, &["ended"])).await;
+    assert_eq!(
+        told[0]["peer"],
+        agent.peer_id().to_string(),
+        "it is told who turns it away"
+    );
+    assert_eq!(told[1], json!({"ended": true}));
     metric_reaches(&agent, "peernet_strangers_rejected_total", 1.0).await;
     assert_eq!(report(&agent).await.guests, None);
 }

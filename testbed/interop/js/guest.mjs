@@ -9,6 +9,7 @@
 //   find PEER-ID      where a peer is, by the DHT
 //   get KEY           reads a record from the DHT: js-libp2p's keys have the form /app/NAME
 //   put KEY VALUE     tries to store one: guests are refused
+//   ended             waits until the agent ends the connection: it receives no guests
 //
 // Prints a line of JSON about the agent, and one for each command.
 import { peerIdFromString } from '@libp2p/peer-id'
@@ -67,6 +68,14 @@ const commands = {
   async get (key) {
     const { value } = await last(dht.get(octets(key), { signal: AbortSignal.timeout(DEADLINE) }), 'VALUE')
     return { key, value: text(value) }
+  },
+  async ended () {
+    const deadline = Date.now() + DEADLINE
+    while (connection.status === 'open') {
+      if (Date.now() > deadline) throw new Error('the agent has not ended the connection')
+      await new Promise((resolve) => setTimeout(resolve, 100))
+    }
+    return { ended: true }
   }
 }
 
