@@ -124,7 +124,7 @@ pub struct Args {
     /// may end in :port; without it, agents have the same port as this one.
     #[arg(long, env = "PEERNET_SEED_DNS", default_value = "")]
     pub seed_dns: String,
-    /// Addresses of agents known beforehand, as address:port, separated by commas.
+    /// Addresses of agents known beforehand, as address:port of the first transport, separated by commas.
     #[arg(long, env = "PEERNET_SEEDS", default_value = "")]
     pub seeds: String,
     /// Whether to look for peers on the local network.
@@ -333,13 +333,15 @@ impl Args {
         let secret = self.secret()?;
         let key_file = (!self.swarm_key_file.is_empty()).then(|| Path::new(&self.swarm_key_file));
         let is_private = flag("PEERNET_PRIVATE_NETWORK", &self.private_network)?;
+        let transports = transports(&self.transports)?;
+        let first_transport = transports.first().copied().unwrap_or_default();
         let config = Config {
             network: network(&self.network)?,
             name: name(&self.name)?,
             private: private::private(is_private, key_file, &secret)?,
             secret,
             listen: pod_ip(&self.pod_ip)?,
-            transports: transports(&self.transports)?,
+            transports,
             p2p_port: self.own_port("PEERNET_P2P_PORT", port("PEERNET_P2P_PORT", &self.p2p_port)?)?,
             websocket_port: self.own_port(
                 "PEERNET_WEBSOCKET_PORT",
@@ -365,7 +367,7 @@ impl Args {
             stamp_clock: stamp_clock(&self.stamp_clock)?,
             peers_per_node: count("PEERNET_PEERS_PER_NODE", &self.peers_per_node, report::MAX_PEERS)?,
             seed_dns: seed_names(&self.seed_dns)?,
-            seeds: seeds(&self.seeds)?,
+            seeds: seeds(&self.seeds, first_transport)?,
             mdns: flag("PEERNET_MDNS", &self.mdns)?,
             kademlia: flag("PEERNET_KADEMLIA", &self.kademlia)?,
             kademlia_protocol: kademlia_protocol(&self.kademlia_protocol)?,

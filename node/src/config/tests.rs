@@ -98,6 +98,18 @@ fn seeds_are_names_with_or_without_a_port() {
 }
 
 #[test]
+fn seeds_are_where_the_first_transport_listens() {
+    let secret = SecretFile::new("seeds", &[1; 32]);
+    let args = Args {
+        seeds: "192.0.2.1:4001".into(),
+        transports: "QUIC,TCP".into(),
+        ..args(&secret.0)
+    };
+    let seed = Address::new(Transport::Quic, ([192, 0, 2, 1], 4001).into());
+    assert_eq!(args.config().unwrap().seeds, [seed]);
+}
+
+#[test]
 fn the_kademlia_protocol_may_be_another_network_s() {
     let secret = SecretFile::new("protocol", &[1; 32]);
     let given = Args {

@@ -226,7 +226,8 @@ pub(super) fn seed_names(text: &str) -> Result<Vec<SeedName>, Invalid> {
         .collect()
 }
 
-pub(super) fn seeds(text: &str) -> Result<Vec<Address>, Invalid> {
+/// Where agents listen on this transport.
+pub(super) fn seeds(text: &str, transport: Transport) -> Result<Vec<Address>, Invalid> {
     let variable = "PEERNET_SEEDS";
     if items(text).count() > MAX_SEEDS {
         return invalid(variable, format!("at most {MAX_SEEDS} addresses are allowed"));
@@ -234,7 +235,7 @@ pub(super) fn seeds(text: &str) -> Result<Vec<Address>, Invalid> {
     items(text)
         .map(|item| {
             item.parse()
-                .map(Address::tcp)
+                .map(|socket| Address::new(transport, socket))
                 .or_else(|_| invalid(variable, format!("{item:?} is no address:port")))
         })
         .collect()
