@@ -312,6 +312,7 @@ fn encode_swarm(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> Res
         dials_failed,
         dials_refused,
         connections_refused,
+        handshakes_to_validate,
         stamp,
         dht,
     } = snapshot.counters;
@@ -373,6 +374,11 @@ fn encode_swarm(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> Res
             "connections_refused",
             "Connections refused since a limit was reached or memory was short",
             connections_refused,
+        ),
+        (
+            "handshakes_to_validate",
+            "QUIC handshakes that were not begun before their sender had shown that it is where it says, since many came",
+            handshakes_to_validate,
         ),
         (
             "events_dropped",

@@ -161,6 +161,8 @@ pub struct Counters {
     pub dials_refused: u64,
     /// Connections refused since there were too many, or too little memory.
     pub connections_refused: u64,
+    /// QUIC handshakes that were not begun before their sender had shown that it is where it says.
+    pub handshakes_to_validate: u64,
     /// What came to the STAMP sockets.
     pub stamp: stamp::Counts,
     /// What the DHT stores and refused.

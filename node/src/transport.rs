@@ -7,6 +7,8 @@
 
 mod aside;
 mod own_port;
+#[cfg(feature = "quic")]
+mod quic;
 #[cfg(feature = "websocket")]
 mod websocket;
 
@@ -45,6 +47,9 @@ pub enum Error {
     /// The key does not fit Noise.
     #[error("failed to prepare the encryption: {0}")]
     Noise(#[from] noise::Error),
+    /// The key does not fit TLS.
+    #[error("failed to prepare QUIC: {0}")]
+    Quic(String),
     /// This program was built without it.
     #[error("this agent was built without {0}")]
     NotBuilt(Transport),
@@ -110,7 +115,9 @@ pub fn build(
             #[cfg(feature = "quic")]
             Transport::Quic if private.is_some() => return Err(Error::Private),
             #[cfg(feature = "quic")]
-            Transport::Quic => quic(key, streams),
+            Transport::Quic => quic::Quic::new(key, streams, probation)?
+                .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)))
+                .boxed(),
             #[cfg(not(all(feature = "quic", feature = "websocket")))]
             missing => return Err(Error::NotBuilt(*missing)),
         };
@@ -156,7 +163,9 @@ where
     let probation = probation.clone();
     transport.map(move |stream, endpoint| {
         let remote = Address::parse(endpoint.get_remote_address());
-        probation.watch(stream, remote.map(|address| address.socket()))
+        probation
+            .watch(remote.map(|address| address.socket()))
+            .over(stream)
     })
 }
 
@@ -196,30 +205,5 @@ where
         .authenticate(noise)
         .multiplex(muxer)
         .timeout(HANDSHAKE_DEADLINE)
-        .boxed()
-}
-
-/// QUIC. One UDP socket for each address that is listened on, which dials leave from, too: QUIC tells connections apart by
-/// their ids, so that there is no harm in it as there is with TCP.
-#[cfg(feature = "quic")]
-fn quic(key: &Keypair, streams: u16) -> Boxed<Connected> {
-    use libp2p::quic;
-
-    /// A peer that is silent for so long is gone. TCP waits longer; but pings that fail close a connection before.
-    const IDLE: Duration = Duration::from_secs(30);
-    /// Where probes are rare, this keeps the connection up.
-    const KEEP_ALIVE: Duration = Duration::from_secs(10);
-    const STREAM_WINDOW: u32 = 256 << 10;
-
-    let mut config = quic::Config::new(key);
-    config.handshake_timeout = HANDSHAKE_DEADLINE;
-    config.max_idle_timeout = IDLE.as_secs() as u32 * 1_000;
-    config.keep_alive_interval = KEEP_ALIVE;
-    config.max_concurrent_stream_limit = streams.into();
-    config.max_stream_data = STREAM_WINDOW;
-    // Nobody counts what an unknown peer sends over QUIC: this bounds what it can make us hold.
-    config.max_connection_data = 2 * STREAM_WINDOW;
-    quic::tokio::Transport::new(config)
-        .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)))
         .boxed()
 }

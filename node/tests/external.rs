@@ -10,21 +10,26 @@
 
 mod support;
 
+use std::time::Duration;
+
 use futures::StreamExt;
 use libp2p::{
-    PeerId, Swarm, identify,
+    Multiaddr, PeerId, Swarm, SwarmBuilder, identify,
     multiaddr::Protocol,
     ping,
     swarm::{NetworkBehaviour, SwarmEvent},
 };
-use peernet_api::report::{ExternalReport, FoundBy};
+use peernet_api::{
+    report::{ExternalReport, FoundBy},
+    transport::Transport,
+};
 use peernet_node::{
     agent::Agent,
     config::{Bootstrap, Config, Place},
     discovery::Address,
 };
 
-use crate::support::{config, eventually, meshed, metric, report, row, swarms};
+use crate::support::{DEADLINE, config, eventually, meshed, metric, report, row, swarms};
 
 /// What any libp2p program has.
 #[derive(NetworkBehaviour)]
@@ -134,6 +139,56 @@ async fn a_stock_host_is_measured_apart_from_the_members() {
         gone.answered >= 20,
         "what was measured stays for its window: {gone:?}"
     );
+}
+
+/// QUIC is not libp2p's own transport here: the two understand each other, whoever dials.
+#[tokio::test]
+async fn a_host_of_libp2p_s_own_quic_is_measured_and_measures() {
+    let mut host = SwarmBuilder::with_new_identity()
+        .with_tokio()
+        .with_quic()
+        .with_behaviour(|key| Stock {
+            ping: ping::Behaviour::new(ping::Config::new().with_interval(Duration::from_millis(50))),
+            identify: identify::Behaviour::new(identify::Config::new(
+                "/stock/1.0.0".to_owned(),
+                key.public(),
+            )),
+        })
+        .unwrap()
+        .build();
+    let address = swarms::listen_over(&mut host, Transport::Quic).await;
+    let peer = *host.local_peer_id();
+    let place = Place::Address(Address::parse(&address).unwrap());
+    let over_quic = |name: &str| Config {
+        transports: vec![Transport::Quic],
+        guests: 1,
+        ..with_bootstrap(name, &[], &[])
+    };
+    let mut dials = over_quic("mesh-0");
+    dials.bootstrap = vec![Bootstrap { peer, place }];
+    let dials = Agent::start(dials).await.unwrap();
+    let is_dialed = Agent::start(over_quic("mesh-1")).await.unwrap();
+    host.dial(Multiaddr::from(is_dialed.p2p_addresses()[0])).unwrap();
+    let (tell, mut answered) = tokio::sync::mpsc::channel(16);
+    let running = tokio::spawn(async move {
+        loop {
+            if let SwarmEvent::Behaviour(StockEvent::Ping(ping::Event {
+                peer, result: Ok(_), ..
+            })) = host.select_next_some().await
+            {
+                // More of the same has no need to fit.
+                let _ = tell.try_send(peer);
+            }
+        }
+    });
+    let row = external_when(&dials, peer, "round trips over QUIC", |row| row.answered >= 20).await;
+    assert!(row.address.ends_with("/quic-v1"), "{row:?}");
+    for agent in [&dials, &is_dialed] {
+        let wanted = agent.peer_id();
+        let heard = async { while answered.recv().await.unwrap() != wanted {} };
+        tokio::time::timeout(DEADLINE, heard).await.unwrap();
+    }
+    running.abort();
 }
 
 #[tokio::test]

@@ -50,6 +50,7 @@ fn all_numbers_are_there_with_closed_sets_of_labels() {
         guests_refused: 26,
         dials_connected: 9,
         connections_refused: 10,
+        handshakes_to_validate: 34,
         stamp: Counts {
             reflected: 21,
             refused: 22,
@@ -122,6 +123,7 @@ fn all_numbers_are_there_with_closed_sets_of_labels() {
         "peernet_strangers_rejected_total 8",
         r#"peernet_private_network_refused_total{reason="without_key"} 31"#,
         r#"peernet_private_network_refused_total{reason="another_key"} 32"#,
+        "peernet_handshakes_to_validate_total 34",
         "peernet_dht_records_refused_total 31",
         "peernet_dht_records 32",
         "peernet_dht_record_bytes 33",

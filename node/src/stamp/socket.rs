@@ -137,11 +137,7 @@ impl<M> Socket<M> {
     /// If the address can't be had.
     pub fn bind(address: SocketAddr, kernel: bool, clocks: &Clocks) -> io::Result<Self> {
         let quiet = clocks.read();
-        let udp = if address.is_ipv6() {
-            bind_v6_only(address)?
-        } else {
-            UdpSocket::bind(address)?
-        };
+        let udp = bind_family(address)?;
         udp.set_nonblocking(true)?;
         // A sender's packets start with the highest TTL (RFC 5357, 4.1.2), so that the reply tells the hops. All of this
         // is only worth something if it can be had.
@@ -388,9 +384,12 @@ impl Buffer {
     }
 }
 
-/// IPv6 alone: IPv4 has a socket of its own on the same port.
-fn bind_v6_only(address: SocketAddr) -> io::Result<UdpSocket> {
+/// A UDP socket for one family of addresses alone: all of IPv4, or all of IPv6, may have another one on the same port.
+pub(crate) fn bind_family(address: SocketAddr) -> io::Result<UdpSocket> {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, bind, socket};
+    if address.is_ipv4() {
+        return UdpSocket::bind(address);
+    }
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let fd = socket(AddressFamily::Inet6, SockType::Datagram, flags, None)?;
     setsockopt(&fd, sockopt::Ipv6V6Only, &true)?;

@@ -1,6 +1,6 @@
 //! What the reporting thread hears of the event loop.
 
-use std::time::Instant;
+use std::{sync::atomic::Ordering, time::Instant};
 
 use peernet_api::report::Path;
 
@@ -32,7 +32,9 @@ impl EventLoop {
         let admission = &self.swarm.behaviour().admission;
         let mut counters = self.counters;
         counters.strangers_rejected += admission.refused_strangers();
-        counters.connections_refused = admission.refused_limits();
+        let gate = self.probation.gate();
+        counters.connections_refused = admission.refused_limits() + gate.refused.load(Ordering::Relaxed);
+        counters.handshakes_to_validate = gate.to_validate.load(Ordering::Relaxed);
         if let Some(stamping) = &self.stamp {
             counters.stamp = stamping.counts();
             counters.events_dropped += counters.stamp.dropped;

@@ -1,0 +1,179 @@
+//! Whose handshake is begun, and when.
+//!
+//! The first packet of a handshake costs its sender next to nothing, and may carry anybody's address. To answer it takes some hundred
+//! microseconds of key exchange and signatures in one piece, on the thread that also answers pings, and some kilobytes until it is
+//! given up. So handshakes are rationed: there are many for those who come all at once, as the agents of a network that starts, and a
+//! few each second from then on. Where they become scarce, who comes has to show first that it is where it says (RFC 9000, section
+//! 8.1.2): that takes a round trip, and no memory here.
+
+use std::{
+    collections::VecDeque,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+/// Handshakes that may be begun in one go: as many as one agent has peers, by default.
+const BURST: u32 = 64;
+/// As many as there may be in one go come back after so long, one after the other.
+const REFILL: Duration = Duration::from_secs(8);
+/// Who comes has to show where it is when there are fewer left than this.
+const SCARCE: u32 = BURST / 2;
+/// Those who have shown where they are and wait for their turn, at most.
+pub(super) const MAX_WAITING: usize = 16;
+/// Of them, from one address.
+const MAX_WAITING_PER_SOURCE: usize = 4;
+
+/// What becomes of one who comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It gets its turn.
+    Wait,
+    /// It has to show first that it is where it says.
+    Validate,
+    /// Too many wait already: it is not answered. Who means it asks again a second later, by itself, and who only makes trouble
+    /// can't do so any faster.
+    Ignore,
+}
+
+/// Those who wait, and how many handshakes may be begun.
+#[derive(Debug)]
+pub(super) struct Gate<T> {
+    waiting: VecDeque<(IpAddr, T)>,
+    left: u32,
+    /// When the last one came back.
+    refilled: Instant,
+}
+
+impl<T> Gate<T> {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            waiting: VecDeque::new(),
+            left: BURST,
+            refilled: now,
+        }
+    }
+
+    fn refill(&mut self, now: Instant) {
+        let each = REFILL / BURST;
+        while self.left < BURST && now.saturating_duration_since(self.refilled) >= each {
+            self.left += 1;
+            self.refilled += each;
+        }
+        if self.left == BURST {
+            self.refilled = now;
+        }
+    }
+
+    /// Judges one who comes. `is_validated`: whether it has shown that it is at this address.
+    pub(super) fn judge(&mut self, source: IpAddr, is_validated: bool, now: Instant) -> Verdict {
+        self.refill(now);
+        if !is_validated && self.left < SCARCE {
+            return Verdict::Validate;
+        }
+        let of_source = self.waiting.iter().filter(|(other, _)| *other == source);
+        if self.waiting.len() >= MAX_WAITING || of_source.count() >= MAX_WAITING_PER_SOURCE {
+            return Verdict::Ignore;
+        }
+        Verdict::Wait
+    }
+
+    /// Has one wait for its turn.
+    pub(super) fn wait(&mut self, source: IpAddr, who: T) {
+        self.waiting.push_back((source, who));
+    }
+
+    /// Whose turn it is.
+    pub(super) fn next(&mut self, now: Instant) -> Option<T> {
+        self.refill(now);
+        if self.left == 0 {
+            return None;
+        }
+        let (_, who) = self.waiting.pop_front()?;
+        self.left -= 1;
+        Some(who)
+    }
+
+    /// When the next one has its turn, if one waits.
+    pub(super) fn due(&self) -> Option<Instant> {
+        (!self.waiting.is_empty()).then(|| self.refilled + REFILL / BURST)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    fn source(n: u8) -> IpAddr {
+        Ipv4Addr::new(192, 0, 2, n).into()
+    }
+
+    /// Comes, and waits if it may.
+    fn comes(gate: &mut Gate<u8>, n: u8, is_validated: bool, now: Instant) -> Verdict {
+        let verdict = gate.judge(source(n), is_validated, now);
+        if verdict == Verdict::Wait {
+            gate.wait(source(n), n);
+        }
+        verdict
+    }
+
+    #[test]
+    fn a_network_that_starts_gets_in_at_once() {
+        let now = Instant::now();
+        let mut gate = Gate::new(now);
+        for n in 0..u8::try_from(BURST).unwrap() {
+            let is_validated = u32::from(n) > SCARCE;
+            assert_eq!(comes(&mut gate, n, is_validated, now), Verdict::Wait);
+            assert_eq!(gate.next(now), Some(n));
+        }
+        assert_eq!(gate.due(), None);
+    }
+
+    #[test]
+    fn when_handshakes_are_scarce_who_comes_has_to_show_where_it_is() {
+        let now = Instant::now();
+        let mut gate = Gate::new(now);
+        let mut begun = 0;
+        while comes(&mut gate, 1, false, now) == Verdict::Wait {
+            gate.next(now).unwrap();
+            begun += 1;
+        }
+        assert_eq!(begun, BURST - SCARCE + 1);
+        assert_eq!(gate.judge(source(2), false, now), Verdict::Validate);
+        assert_eq!(comes(&mut gate, 2, true, now), Verdict::Wait);
+        assert_eq!(gate.next(now), Some(2));
+        // Nothing was kept of those who have not.
+        assert!(gate.waiting.is_empty());
+        assert_eq!(gate.judge(source(2), false, now + REFILL), Verdict::Wait);
+    }
+
+    #[test]
+    fn a_few_have_their_turn_each_second_and_one_address_leaves_places_for_others() {
+        let now = Instant::now();
+        let mut gate = Gate::new(now);
+        for _ in 0..BURST {
+            comes(&mut gate, 1, true, now);
+            gate.next(now).unwrap();
+        }
+        for _ in 0..MAX_WAITING_PER_SOURCE {
+            assert_eq!(comes(&mut gate, 1, true, now), Verdict::Wait);
+        }
+        assert_eq!(comes(&mut gate, 1, true, now), Verdict::Ignore);
+        assert_eq!(comes(&mut gate, 2, true, now), Verdict::Wait);
+        assert_eq!(gate.next(now), None);
+        let due = gate.due().unwrap();
+        assert_eq!(gate.next(due), Some(1));
+        assert_eq!(gate.next(due), None);
+        let later = now + Duration::from_secs(1);
+        let turns = std::iter::from_fn(|| gate.next(later)).count();
+        assert_eq!(
+            turns, MAX_WAITING_PER_SOURCE,
+            "all that waited: 16 come back in a second"
+        );
+        for n in 0..=255 {
+            let verdict = comes(&mut gate, n, true, now);
+            assert_eq!(verdict == Verdict::Wait, usize::from(n) < MAX_WAITING);
+        }
+    }
+}
