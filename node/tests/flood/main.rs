@@ -25,6 +25,10 @@ use std::{
     future::poll_fn,
     net::{Ipv4Addr, SocketAddr},
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::Poll,
     thread,
     time::{Duration, Instant},
@@ -40,6 +44,7 @@ use peernet_api::{histogram::Histogram, report::PeerReport, transport::Transport
 use peernet_node::{discovery::Address, transport::Connected};
 use tokio::{
     sync::Mutex,
+    task::JoinSet,
     time::{sleep, timeout},
 };
 
@@ -206,6 +211,24 @@ async fn muxed(dial: impl Future<Output = Option<Connected>>) -> u64 {
     // Whatever the other end does.
     let _ = timeout(Duration::from_millis(100), connection.close()).await;
     u64::try_from(opened).unwrap()
+}
+
+/// Has peers shake hands and fill streams, one after the other, until then at least. Their tasks tell how many streams they opened.
+fn fill<F>(workers: &mut JoinSet<u64>, end: Instant, dial: impl Fn() -> F + Clone + Send + 'static)
+where
+    F: Future<Output = Option<Connected>> + Send,
+{
+    let begun = Arc::new(AtomicU64::new(0));
+    for _ in 0..WORKERS {
+        let (begun, dial) = (Arc::clone(&begun), dial.clone());
+        workers.spawn(async move {
+            let mut streams = 0;
+            while begun.fetch_add(1, Ordering::Relaxed) < MUXED || Instant::now() < end {
+                streams += muxed(dial()).await;
+            }
+            streams
+        });
+    }
 }
 
 /// What a flood did.

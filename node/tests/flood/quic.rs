@@ -6,10 +6,6 @@
 
 use std::{
     net::{SocketAddr, UdpSocket},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
     time::{Duration, Instant},
 };
 
@@ -31,7 +27,7 @@ use quinn::rustls::{
 };
 use tokio::{task::JoinSet, time::sleep};
 
-use crate::{CONNECTIONS, Flooded, HOSTILE, MUXED, POLITE, WORKERS, muxed};
+use crate::{CONNECTIONS, Flooded, HOSTILE, POLITE, fill};
 
 /// Handshakes begun in one go, and the time between two goes: 6,400 a second.
 const BURST: (u64, Duration) = (64, Duration::from_millis(10));
@@ -189,18 +185,8 @@ async fn polite(to: SocketAddr) -> Option<Connected> {
 /// All of the flood, until then at least.
 pub(crate) async fn flood(to: SocketAddr, end: Instant) -> Flooded {
     let greeting = Greeting::overhear().await;
-    let begun = Arc::new(AtomicU64::new(0));
     let mut workers = JoinSet::new();
-    for _ in 0..WORKERS {
-        let begun = Arc::clone(&begun);
-        workers.spawn(async move {
-            let mut streams = 0;
-            while begun.fetch_add(1, Ordering::Relaxed) < MUXED || Instant::now() < end {
-                streams += muxed(polite(to)).await;
-            }
-            streams
-        });
-    }
+    fill(&mut workers, end, move || polite(to));
     // Each from a port of its own would be of no use: nothing is answered to.
     let from = UdpSocket::bind((HOSTILE, 0)).unwrap();
     from.set_nonblocking(true).unwrap();
@@ -212,9 +198,6 @@ pub(crate) async fn flood(to: SocketAddr, end: Instant) -> Flooded {
         }
         sleep(BURST.1).await;
     }
-    let mut streams = 0;
-    while let Some(ended) = workers.join_next().await {
-        streams += ended.unwrap();
-    }
+    let streams = workers.join_all().await.into_iter().sum();
     Flooded { connections, streams }
 }

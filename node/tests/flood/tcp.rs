@@ -27,7 +27,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{CONNECTIONS, Flooded, HOSTILE, MUXED, POLITE, STREAMS, WORKERS, muxed};
+use crate::{CONNECTIONS, Flooded, HOSTILE, POLITE, STREAMS, fill};
 
 async fn connect(from: Ipv4Addr, to: SocketAddr) -> std::io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
@@ -119,21 +119,8 @@ pub(crate) async fn flood(to: SocketAddr, end: Instant) -> Flooded {
         });
     }
     let through = forwarder(to).await;
-    let begun = Arc::new(AtomicU64::new(0));
-    for _ in 0..WORKERS {
-        let begun = Arc::clone(&begun);
-        workers.spawn(async move {
-            let mut streams = 0;
-            while begun.fetch_add(1, Ordering::Relaxed) < MUXED || Instant::now() < end {
-                streams += muxed(polite(through)).await;
-            }
-            streams
-        });
-    }
-    let mut streams = 0;
-    while let Some(ended) = workers.join_next().await {
-        streams += ended.unwrap();
-    }
+    fill(&mut workers, end, move || polite(through));
+    let streams = workers.join_all().await.into_iter().sum();
     Flooded {
         connections: number.load(Ordering::Relaxed),
         streams,
