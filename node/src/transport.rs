@@ -9,6 +9,7 @@ mod aside;
 mod own_port;
 #[cfg(feature = "quic")]
 mod quic;
+mod reset;
 #[cfg(feature = "websocket")]
 mod websocket;
 
@@ -24,7 +25,7 @@ use libp2p::{
 use peernet_api::transport::Transport;
 use tokio::runtime::Handle;
 
-use self::{aside::Aside, own_port::OwnPort};
+use self::{aside::Aside, own_port::OwnPort, reset::ResetUnlessClosed};
 use crate::{
     discovery::Address,
     private,
@@ -98,7 +99,12 @@ pub fn build(
     let mut all: Option<Boxed<Connected>> = None;
     for transport in wanted {
         let built = match transport {
-            Transport::Tcp if meets => secured(watched(tcp(), probation), noise.clone(), private, streams),
+            Transport::Tcp if meets => secured(
+                watched(tcp().map(|stream, _| ResetUnlessClosed::new(stream)), probation),
+                noise.clone(),
+                private,
+                streams,
+            ),
             Transport::Tcp => secured(
                 watched(OwnPort(tcp()), probation),
                 noise.clone(),

@@ -300,7 +300,9 @@ impl EventLoop {
     pub(super) fn dial(&mut self, Dial { target, addresses }: Dial) {
         let over = addresses.first().map(Address::transport);
         // Two firewalls that only let out let in what comes from where something went before: from port to port. Often both
-        // ends dial at the same moment then, and share one connection: it has one dialer, that of the lower id.
+        // ends dial at the same moment then, and share one connection, which needs one dialer: that of the lower id. If the
+        // other's dial is there first, though, it is accepted like any, and must be the dialer: which it will be is not known
+        // before. So it is one or the other by chance, and not the wrong one time after time.
         let meets = match target {
             Target::Peer(peer) => over == Some(Transport::Tcp) && self.is_long_relayed(&peer),
             Target::Seed(_) | Target::Member(..) => false,
@@ -317,7 +319,7 @@ impl EventLoop {
             let options = DialOpts::peer_id(peer)
                 .condition(condition)
                 .addresses(addresses.collect());
-            let options = if meets && *self.swarm.local_peer_id() > peer {
+            let options = if meets && *self.swarm.local_peer_id() > peer && rand::random() {
                 options.override_role()
             } else {
                 options
