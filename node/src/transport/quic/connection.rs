@@ -11,7 +11,10 @@ use futures::{AsyncRead, AsyncWrite, FutureExt, future::BoxFuture};
 use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent};
 use quinn::{ConnectionError, RecvStream, SendStream, VarInt};
 
-use super::{CONNECTION_WINDOW, Error};
+use super::{
+    CONNECTION_WINDOW, Error,
+    lanes::{Lane, Lanes},
+};
 use crate::probation::{Watch, Watched, too_much};
 
 type Opening = BoxFuture<'static, Result<(SendStream, RecvStream), ConnectionError>>;
@@ -19,6 +22,9 @@ type Opening = BoxFuture<'static, Result<(SendStream, RecvStream), ConnectionErr
 /// A connection of QUIC, which multiplexes by itself.
 pub(crate) struct Connection {
     inner: quinn::Connection,
+    lanes: Arc<Lanes>,
+    /// That of its peer, once it has shown what it is.
+    lane: Option<Lane>,
     watch: Arc<Watch>,
     /// Whether its peer is known to have shown what it is.
     is_trusted: bool,
@@ -28,9 +34,11 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(inner: quinn::Connection, watch: Arc<Watch>) -> Self {
+    pub(super) fn new(inner: quinn::Connection, lanes: Arc<Lanes>, watch: Arc<Watch>) -> Self {
         Self {
             inner,
+            lanes,
+            lane: None,
             watch,
             is_trusted: false,
             inbound: None,
@@ -83,6 +91,12 @@ impl StreamMuxer for Connection {
         if !self.is_trusted && self.watch.is_lifted() {
             self.is_trusted = true;
             self.inner.set_receive_window(CONNECTION_WINDOW.into());
+            let remote = self.inner.remote_address();
+            self.lane = self
+                .lanes
+                .open(remote)
+                .inspect_err(|error| tracing::debug!(%remote, %error, "no socket of its own for a member"))
+                .ok();
         }
         Poll::Pending
     }

@@ -14,14 +14,17 @@ use std::{
 
 /// Handshakes that may be begun in one go: as many as one agent has peers, by default.
 const BURST: u32 = 64;
-/// As many as there may be in one go come back after so long, one after the other.
-const REFILL: Duration = Duration::from_secs(8);
+/// As many as there may be in one go come back after so long, one after the other: four a second. Each takes up to a millisecond in
+/// all, so that they make up less than half of the slowest hundredth of all round trips, however many come.
+const REFILL: Duration = Duration::from_secs(16);
+/// From one to the next: pings have their turn in between.
+const SPACE: Duration = Duration::from_millis(10);
 /// Who comes has to show where it is when there are fewer left than this.
 const SCARCE: u32 = BURST / 2;
 /// Those who have shown where they are and wait for their turn, at most.
-pub(super) const MAX_WAITING: usize = 16;
+pub(super) const MAX_WAITING: usize = 8;
 /// Of them, from one address.
-const MAX_WAITING_PER_SOURCE: usize = 4;
+const MAX_WAITING_PER_SOURCE: usize = 2;
 
 /// What becomes of one who comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +45,8 @@ pub(super) struct Gate<T> {
     left: u32,
     /// When the last one came back.
     refilled: Instant,
+    /// When the next one may be begun, if there is one left.
+    free: Instant,
 }
 
 impl<T> Gate<T> {
@@ -50,6 +55,7 @@ impl<T> Gate<T> {
             waiting: VecDeque::new(),
             left: BURST,
             refilled: now,
+            free: now,
         }
     }
 
@@ -85,17 +91,19 @@ impl<T> Gate<T> {
     /// Whose turn it is.
     pub(super) fn next(&mut self, now: Instant) -> Option<T> {
         self.refill(now);
-        if self.left == 0 {
+        if self.left == 0 || now < self.free {
             return None;
         }
         let (_, who) = self.waiting.pop_front()?;
         self.left -= 1;
+        self.free = now + SPACE;
         Some(who)
     }
 
     /// When the next one has its turn, if one waits.
     pub(super) fn due(&self) -> Option<Instant> {
-        (!self.waiting.is_empty()).then(|| self.refilled + REFILL / BURST)
+        let refilled = (self.left == 0).then(|| self.refilled + REFILL / BURST);
+        (!self.waiting.is_empty()).then(|| refilled.map_or(self.free, |refilled| refilled.max(self.free)))
     }
 }
 
@@ -118,28 +126,43 @@ mod tests {
         verdict
     }
 
+    /// Whose turns come within that time, one after the other.
+    fn turns(gate: &mut Gate<u8>, mut now: Instant, within: Duration) -> Vec<u8> {
+        let (end, mut turns) = (now + within, Vec::new());
+        loop {
+            turns.extend(gate.next(now));
+            match gate.due() {
+                Some(due) if due <= end => now = due,
+                _ => return turns,
+            }
+        }
+    }
+
     #[test]
-    fn a_network_that_starts_gets_in_at_once() {
-        let now = Instant::now();
-        let mut gate = Gate::new(now);
+    fn a_network_that_starts_gets_in_without_waiting_for_more_than_each_other() {
+        let start = Instant::now();
+        let (mut gate, mut now) = (Gate::new(start), start);
         for n in 0..u8::try_from(BURST).unwrap() {
             let is_validated = u32::from(n) > SCARCE;
             assert_eq!(comes(&mut gate, n, is_validated, now), Verdict::Wait);
             assert_eq!(gate.next(now), Some(n));
+            assert_eq!(comes(&mut gate, n, true, now), Verdict::Wait);
+            assert_eq!(gate.next(now), None, "the next one has to wait");
+            gate.waiting.clear();
+            now += SPACE;
         }
         assert_eq!(gate.due(), None);
     }
 
     #[test]
     fn when_handshakes_are_scarce_who_comes_has_to_show_where_it_is() {
-        let now = Instant::now();
-        let mut gate = Gate::new(now);
-        let mut begun = 0;
+        let start = Instant::now();
+        let (mut gate, mut now) = (Gate::new(start), start);
         while comes(&mut gate, 1, false, now) == Verdict::Wait {
             gate.next(now).unwrap();
-            begun += 1;
+            now += SPACE;
         }
-        assert_eq!(begun, BURST - SCARCE + 1);
+        assert_eq!(gate.left, SCARCE - 1);
         assert_eq!(gate.judge(source(2), false, now), Verdict::Validate);
         assert_eq!(comes(&mut gate, 2, true, now), Verdict::Wait);
         assert_eq!(gate.next(now), Some(2));
@@ -150,30 +173,22 @@ mod tests {
 
     #[test]
     fn a_few_have_their_turn_each_second_and_one_address_leaves_places_for_others() {
-        let now = Instant::now();
-        let mut gate = Gate::new(now);
-        for _ in 0..BURST {
-            comes(&mut gate, 1, true, now);
-            gate.next(now).unwrap();
-        }
+        let start = Instant::now();
+        let mut gate = Gate::new(start);
+        gate.left = 0;
         for _ in 0..MAX_WAITING_PER_SOURCE {
-            assert_eq!(comes(&mut gate, 1, true, now), Verdict::Wait);
+            assert_eq!(comes(&mut gate, 1, true, start), Verdict::Wait);
         }
-        assert_eq!(comes(&mut gate, 1, true, now), Verdict::Ignore);
-        assert_eq!(comes(&mut gate, 2, true, now), Verdict::Wait);
-        assert_eq!(gate.next(now), None);
-        let due = gate.due().unwrap();
-        assert_eq!(gate.next(due), Some(1));
-        assert_eq!(gate.next(due), None);
-        let later = now + Duration::from_secs(1);
-        let turns = std::iter::from_fn(|| gate.next(later)).count();
-        assert_eq!(
-            turns, MAX_WAITING_PER_SOURCE,
-            "all that waited: 16 come back in a second"
-        );
-        for n in 0..=255 {
-            let verdict = comes(&mut gate, n, true, now);
-            assert_eq!(verdict == Verdict::Wait, usize::from(n) < MAX_WAITING);
+        assert_eq!(comes(&mut gate, 1, true, start), Verdict::Ignore);
+        for n in 2..=255 {
+            let verdict = comes(&mut gate, n, true, start);
+            let waiting = usize::from(n - 2) + MAX_WAITING_PER_SOURCE;
+            assert_eq!(verdict == Verdict::Wait, waiting < MAX_WAITING);
         }
+        assert_eq!(gate.next(start), None);
+        let each = REFILL / BURST;
+        assert_eq!(gate.due(), Some(start + each));
+        assert_eq!(turns(&mut gate, start, each), [1]);
+        assert_eq!(turns(&mut gate, start + each, 3 * each), [1, 2, 3]);
     }
 }

@@ -17,9 +17,8 @@ use quinn::{Endpoint, Incoming, VarInt};
 use tokio::time::{Sleep, sleep_until};
 
 use super::{
-    Error, Upgrade,
+    Error, Socket, Upgrade,
     gate::{Gate, Verdict},
-    upgrade,
 };
 use crate::{discovery::Address, probation::Probation};
 
@@ -30,7 +29,7 @@ type Event = TransportEvent<Upgrade, Error>;
 
 pub(super) struct Listener {
     pub(super) id: ListenerId,
-    pub(super) endpoint: Endpoint,
+    pub(super) socket: Socket,
     local: SocketAddr,
     /// Watches the host's addresses, where it listens on all of them.
     interfaces: Option<IfWatcher>,
@@ -49,8 +48,8 @@ fn accept(endpoint: &Endpoint) -> BoxFuture<'static, Option<Incoming>> {
 }
 
 impl Listener {
-    pub(super) fn new(id: ListenerId, endpoint: Endpoint, probation: Probation) -> Result<Self, Error> {
-        let local = endpoint.local_addr()?;
+    pub(super) fn new(id: ListenerId, socket: Socket, probation: Probation) -> Result<Self, Error> {
+        let local = socket.endpoint.local_addr()?;
         let (mut interfaces, mut events) = (None, VecDeque::new());
         if local.ip().is_unspecified() {
             interfaces = Some(IfWatcher::new()?);
@@ -62,8 +61,8 @@ impl Listener {
         }
         Ok(Self {
             id,
-            accept: accept(&endpoint),
-            endpoint,
+            accept: accept(&socket.endpoint),
+            socket,
             local,
             interfaces,
             gate: Gate::new(Instant::now()),
@@ -84,7 +83,7 @@ impl Listener {
     }
 
     pub(super) fn close(&mut self) {
-        self.endpoint.close(VarInt::from_u32(0), &[]);
+        self.socket.endpoint.close(VarInt::from_u32(0), &[]);
         self.end(Ok(()));
     }
 
@@ -167,7 +166,7 @@ impl Listener {
                 self.end(Ok(()));
                 return;
             };
-            self.accept = accept(&self.endpoint);
+            self.accept = accept(&self.socket.endpoint);
             let source = incoming.remote_address().ip();
             let is_validated = incoming.remote_address_validated();
             match self.gate.judge(source, is_validated, Instant::now()) {
@@ -194,7 +193,7 @@ impl Listener {
         match incoming.accept() {
             Ok(connecting) => Event::Incoming {
                 listener_id: self.id,
-                upgrade: upgrade(connecting, self.probation.clone()),
+                upgrade: self.socket.upgrade(connecting, &self.probation),
                 local_addr: over(self.local),
                 send_back_addr: over(from),
             },

@@ -7,6 +7,7 @@
 
 mod connection;
 mod gate;
+mod lanes;
 mod listener;
 
 use std::{
@@ -37,12 +38,11 @@ use quinn::{
 use tokio::time::timeout;
 
 pub(crate) use self::connection::Connection;
-use self::{gate::MAX_WAITING, listener::Listener};
+use self::{gate::MAX_WAITING, lanes::Lanes, listener::Listener};
 use super::HANDSHAKE_DEADLINE;
 use crate::{
     discovery::Address,
     probation::{ALLOWANCE, Probation},
-    stamp::socket::bind_family,
 };
 
 /// A peer that is silent for so long is gone. TCP waits longer; but pings that fail close a connection before.
@@ -56,7 +56,7 @@ const CONNECTION_WINDOW: u32 = 2 * STREAM_WINDOW;
 const UNKNOWN_WINDOW: u32 = 2 * ALLOWANCE as u32;
 /// First packets that have come, with those that wait for their turn. More are dropped at little cost, and their senders send them
 /// again: the fewer there are, the sooner it is the turn of what came behind them on the same socket.
-const MAX_INCOMING: usize = 2 * MAX_WAITING;
+const MAX_INCOMING: usize = 4 * MAX_WAITING;
 /// What may follow a first packet before it has its turn, in bytes: the rest of a greeting.
 const BESIDE_FIRST_PACKET: u64 = 8 << 10;
 
@@ -83,15 +83,32 @@ pub(crate) enum Error {
 /// A handshake.
 type Upgrade = BoxFuture<'static, Result<(PeerId, Connection), Error>>;
 
-fn upgrade(connecting: Connecting, probation: Probation) -> Upgrade {
-    async move {
-        let shaken = timeout(HANDSHAKE_DEADLINE, connecting).await;
-        let connection = shaken.map_err(|_| Error::Timeout)??;
-        let peer = peer_of(&connection).ok_or(Error::Certificate)?;
-        let watch = probation.watch(Some(connection.remote_address()));
-        Ok((peer, Connection::new(connection, watch)))
+/// A socket, and the connections over it.
+#[derive(Clone)]
+struct Socket {
+    endpoint: Endpoint,
+    lanes: Arc<Lanes>,
+}
+
+impl Socket {
+    fn open(config: EndpointConfig, server: Option<ServerConfig>, address: SocketAddr) -> io::Result<Self> {
+        let lanes = Lanes::bind(address)?;
+        let socket = Arc::clone(&lanes);
+        let endpoint = Endpoint::new_with_abstract_socket(config, server, socket, Arc::new(TokioRuntime))?;
+        Ok(Self { endpoint, lanes })
     }
-    .boxed()
+
+    fn upgrade(&self, connecting: Connecting, probation: &Probation) -> Upgrade {
+        let (lanes, probation) = (Arc::clone(&self.lanes), probation.clone());
+        async move {
+            let shaken = timeout(HANDSHAKE_DEADLINE, connecting).await;
+            let connection = shaken.map_err(|_| Error::Timeout)??;
+            let peer = peer_of(&connection).ok_or(Error::Certificate)?;
+            let watch = probation.watch(Some(connection.remote_address()));
+            Ok((peer, Connection::new(connection, lanes, watch)))
+        }
+        .boxed()
+    }
 }
 
 /// Who is at the other end: TLS has checked the certificate already.
@@ -101,7 +118,7 @@ fn peer_of(connection: &quinn::Connection) -> Option<PeerId> {
     Some(certificate.peer_id())
 }
 
-/// The transport. One UDP socket for each address that is listened on, which dials leave from, too: QUIC tells connections
+/// The transport. One UDP port for each address that is listened on, which dials leave from, too: QUIC tells connections
 /// apart by their ids.
 pub(super) struct Quic {
     endpoint: EndpointConfig,
@@ -110,7 +127,7 @@ pub(super) struct Quic {
     probation: Probation,
     listeners: Vec<Listener>,
     /// For dials that none of the listeners' sockets serves: for IPv4, and for IPv6.
-    dialers: [Option<Endpoint>; 2],
+    dialers: [Option<Socket>; 2],
     waker: Option<Waker>,
 }
 
@@ -163,33 +180,21 @@ impl Quic {
         })
     }
 
-    fn open(&self, socket: SocketAddr, listens: bool) -> io::Result<Endpoint> {
-        let server = listens.then(|| self.server.clone());
-        Endpoint::new(
-            self.endpoint.clone(),
-            server,
-            bind_family(socket)?,
-            Arc::new(TokioRuntime),
-        )
-    }
-
     /// Where a dial to that address leaves from.
-    fn dialer(&mut self, to: IpAddr) -> io::Result<Endpoint> {
+    fn dialer(&mut self, to: IpAddr) -> io::Result<Socket> {
         if let Some(listener) = self.listeners.iter().find(|listener| listener.reaches(to)) {
-            return Ok(listener.endpoint.clone());
+            return Ok(listener.socket.clone());
         }
-        let any: IpAddr = match to {
-            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        let [v4, v6] = &mut self.dialers;
+        let (any, dialer) = match to {
+            IpAddr::V4(_) => (IpAddr::from(Ipv4Addr::UNSPECIFIED), v4),
+            IpAddr::V6(_) => (Ipv6Addr::UNSPECIFIED.into(), v6),
         };
-        let [v4, v6] = &self.dialers;
-        if let Some(dialer) = if to.is_ipv4() { v4 } else { v6 } {
+        if let Some(dialer) = dialer {
             return Ok(dialer.clone());
         }
-        let opened = self.open((any, 0).into(), false)?;
-        let [v4, v6] = &mut self.dialers;
-        *(if to.is_ipv4() { v4 } else { v6 }) = Some(opened.clone());
-        Ok(opened)
+        let opened = Socket::open(self.endpoint.clone(), None, (any, 0).into())?;
+        Ok(dialer.insert(opened).clone())
     }
 }
 
@@ -207,8 +212,9 @@ impl Transport for Quic {
 
     fn listen_on(&mut self, id: ListenerId, address: Multiaddr) -> Result<(), TransportError<Error>> {
         let address = quic_address(address)?;
-        let endpoint = self.open(address.socket(), true).map_err(Error::from);
-        let listener = endpoint.and_then(|endpoint| Listener::new(id, endpoint, self.probation.clone()));
+        let server = Some(self.server.clone());
+        let socket = Socket::open(self.endpoint.clone(), server, address.socket()).map_err(Error::from);
+        let listener = socket.and_then(|socket| Listener::new(id, socket, self.probation.clone()));
         self.listeners.push(listener.map_err(TransportError::Other)?);
         if let Some(waker) = self.waker.take() {
             waker.wake();
@@ -230,7 +236,8 @@ impl Transport for Quic {
         let (client, probation) = (self.client.clone(), self.probation.clone());
         Ok(async move {
             // libp2p knows no names; TLS asks for one that could be one.
-            upgrade(dialer.connect_with(client, to, "l")?, probation).await
+            let connecting = dialer.endpoint.connect_with(client, to, "l")?;
+            dialer.upgrade(connecting, &probation).await
         }
         .boxed())
     }
