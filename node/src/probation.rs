@@ -3,6 +3,9 @@
 //! A connection's streams have buffers, 256 KiB each by the multiplexer's specification: who fills all of them on all connections
 //! that it may open takes more memory than an agent has. Members have no reason to. Everybody else is let through for so many
 //! bytes only, enough to say what it is; then its connection ends.
+//!
+//! It is not heard in one go, either: a thousand proposals of protocols that nobody speaks take milliseconds to answer, on the thread
+//! that also answers pings.
 
 use std::{
     collections::HashMap,
@@ -11,15 +14,21 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
 };
 
 use futures::{AsyncRead, AsyncWrite};
+use tokio::time::{Sleep, sleep_until};
 
 /// Bytes that a connection may bring before its peer has shown what it is. Two handshakes and an introduction are some 5 KiB.
 pub const ALLOWANCE: usize = 16 << 10;
+/// Bytes of it that are read in one go, of all streams of the connection.
+const PIECE: usize = 512;
+/// From one such piece to the next.
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// The connections that stand, by the address of their other end.
 #[derive(Clone, Debug, Default)]
@@ -53,7 +62,7 @@ impl Probation {
     #[must_use]
     pub fn watch(&self, remote: Option<SocketAddr>) -> Arc<Watch> {
         let watch = Arc::new(Watch {
-            left: AtomicUsize::new(ALLOWANCE),
+            allowed: Mutex::new(Allowed::new()),
             is_lifted: AtomicBool::new(self.is_off),
             remote,
             probation: self.clone(),
@@ -87,10 +96,56 @@ impl Probation {
 /// What is known of one connection.
 #[derive(Debug)]
 pub struct Watch {
-    left: AtomicUsize,
+    allowed: Mutex<Allowed>,
     is_lifted: AtomicBool,
     remote: Option<SocketAddr>,
     probation: Probation,
+}
+
+/// What an unknown peer may still send, in bytes.
+#[derive(Debug)]
+struct Allowed {
+    all: usize,
+    piece: usize,
+    /// When the present piece was begun.
+    begun: Option<Instant>,
+    /// The last one that a stream waits for. Each waits for one of its own: if all woke for each, waking would take more time than
+    /// reading.
+    waited_for: Option<Instant>,
+}
+
+impl Allowed {
+    fn new() -> Self {
+        Self {
+            all: ALLOWANCE,
+            piece: 0,
+            begun: None,
+            waited_for: None,
+        }
+    }
+
+    /// How much of it may be read now, or when to ask again.
+    fn now(&mut self, now: Instant) -> Result<usize, Instant> {
+        let next = self.begun.map(|begun| begun + PAUSE);
+        if next.is_none_or(|next| next <= now) {
+            self.piece = PIECE;
+            self.begun = Some(now);
+        }
+        match next {
+            Some(next) if self.piece == 0 => {
+                let free = self.waited_for.map(|last| last + PAUSE);
+                let turn = free.map_or(next, |free| free.max(next));
+                self.waited_for = Some(turn);
+                Err(turn)
+            }
+            _ => Ok(self.piece.min(self.all)),
+        }
+    }
+
+    fn take(&mut self, read: usize) {
+        self.all = self.all.saturating_sub(read);
+        self.piece = self.piece.saturating_sub(read);
+    }
 }
 
 impl Watch {
@@ -101,7 +156,11 @@ impl Watch {
 
     /// Whether its peer has sent too much before that.
     pub fn is_spent(&self) -> bool {
-        !self.is_lifted() && self.left.load(Ordering::Relaxed) == 0
+        !self.is_lifted() && self.allowed().all == 0
+    }
+
+    fn allowed(&self) -> MutexGuard<'_, Allowed> {
+        self.allowed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts what this stream brings: the whole of the connection, or one of those that it consists of.
@@ -109,6 +168,7 @@ impl Watch {
         Watched {
             stream,
             watch: Arc::clone(self),
+            pause: None,
         }
     }
 }
@@ -134,6 +194,7 @@ impl Drop for Watch {
 pub struct Watched<S> {
     stream: S,
     watch: Arc<Watch>,
+    pause: Option<Pin<Box<Sleep>>>,
 }
 
 /// What ends a connection of which [`Watch::is_spent`] is true.
@@ -147,21 +208,32 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        if self.watch.is_lifted() {
-            return Pin::new(&mut self.stream).poll_read(cx, buffer);
+        let this = &mut *self;
+        loop {
+            if this.watch.is_lifted() {
+                this.pause = None;
+                return Pin::new(&mut this.stream).poll_read(cx, buffer);
+            }
+            if this.watch.is_spent() {
+                return Poll::Ready(Err(too_much()));
+            }
+            if let Some(pause) = &mut this.pause {
+                ready!(pause.as_mut().poll(cx));
+                this.pause = None;
+            }
+            // One task reads all streams of a connection: nobody else reads meanwhile.
+            let allowed = this.watch.allowed().now(Instant::now());
+            match allowed {
+                Err(next) => this.pause = Some(Box::pin(sleep_until(next.into()))),
+                Ok(most) => {
+                    let most = most.min(buffer.len());
+                    let part = buffer.get_mut(..most).unwrap_or_default();
+                    let read = ready!(Pin::new(&mut this.stream).poll_read(cx, part))?;
+                    this.watch.allowed().take(read);
+                    return Poll::Ready(Ok(read));
+                }
+            }
         }
-        let left = self.watch.left.load(Ordering::Relaxed);
-        if left == 0 {
-            return Poll::Ready(Err(too_much()));
-        }
-        let most = left.min(buffer.len());
-        let part = buffer.get_mut(..most).unwrap_or_default();
-        let read = std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, part))?;
-        // One task reads all streams of a connection: nobody else has counted meanwhile.
-        self.watch
-            .left
-            .store(left.saturating_sub(read), Ordering::Relaxed);
-        Poll::Ready(Ok(read))
     }
 }
 
@@ -189,7 +261,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 
 #[cfg(test)]
 mod tests {
-    use futures::{AsyncReadExt, executor::block_on, io::Cursor};
+    use futures::{AsyncReadExt, io::Cursor};
 
     use super::*;
 
@@ -201,18 +273,18 @@ mod tests {
         "192.0.2.1:4001".parse().unwrap()
     }
 
-    #[test]
-    fn an_unknown_peer_is_heard_up_to_its_allowance() {
+    #[tokio::test]
+    async fn an_unknown_peer_is_heard_up_to_its_allowance() {
         let probation = Probation::default();
         let mut stream = probation.watch(Some(remote())).over(much());
         let mut heard = Vec::new();
-        let error = block_on(stream.read_to_end(&mut heard)).unwrap_err();
+        let error = stream.read_to_end(&mut heard).await.unwrap_err();
         assert!(error.to_string().contains("sent too much"), "{error}");
         assert_eq!(heard.len(), ALLOWANCE);
     }
 
-    #[test]
-    fn whoever_has_shown_what_it_is_is_heard_without_end() {
+    #[tokio::test]
+    async fn whoever_has_shown_what_it_is_is_heard_without_end() {
         let probation = Probation::default();
         let mut stream = probation.watch(Some(remote())).over(much());
         let mut other = probation
@@ -220,27 +292,58 @@ mod tests {
             .over(much());
         probation.lift(&remote());
         let mut heard = Vec::new();
-        block_on(stream.read_to_end(&mut heard)).unwrap();
+        stream.read_to_end(&mut heard).await.unwrap();
         assert_eq!(heard.len(), 3 * ALLOWANCE);
-        assert!(block_on(other.read_to_end(&mut Vec::new())).is_err());
+        assert!(other.read_to_end(&mut Vec::new()).await.is_err());
     }
 
-    #[test]
-    fn streams_of_one_connection_share_its_allowance() {
+    #[tokio::test]
+    async fn streams_of_one_connection_share_its_allowance() {
         let probation = Probation::default();
         let watch = probation.watch(Some(remote()));
         let (mut one, mut two) = (watch.over(much()), watch.over(much()));
-        block_on(one.read_exact(&mut [0; ALLOWANCE - 1])).unwrap();
+        one.read_exact(&mut [0; ALLOWANCE - 1]).await.unwrap();
         assert!(!watch.is_spent());
-        assert!(block_on(two.read_exact(&mut [0; 2])).is_err());
+        assert!(two.read_exact(&mut [0; 2]).await.is_err());
         assert!(watch.is_spent());
         probation.lift(&remote());
         assert!(!watch.is_spent());
-        block_on(two.read_exact(&mut [0; ALLOWANCE])).unwrap();
+        two.read_exact(&mut [0; ALLOWANCE]).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_they_bring_is_read_in_pieces_with_pauses_in_between() {
+        let probation = Probation::default();
+        let watch = probation.watch(Some(remote()));
+        let (mut one, mut two) = (watch.over(much()), watch.over(much()));
+        let begun = Instant::now();
+        let mut buffer = [0; 2 * PIECE];
+        assert_eq!(one.read(&mut buffer).await.unwrap(), PIECE);
+        assert_eq!(two.read(&mut buffer).await.unwrap(), PIECE);
+        assert!(begun.elapsed() >= PAUSE);
     }
 
     #[test]
-    fn nothing_is_kept_of_connections_that_ended() {
+    fn a_piece_that_was_not_used_up_is_none_the_greater_for_it_and_each_stream_waits_for_its_own() {
+        let start = Instant::now();
+        let mut allowed = Allowed::new();
+        assert_eq!(allowed.now(start), Ok(PIECE));
+        allowed.take(PIECE - 1);
+        assert_eq!(allowed.now(start + PAUSE / 2), Ok(1));
+        assert_eq!(allowed.now(start + PAUSE * 9), Ok(PIECE));
+        allowed.take(PIECE);
+        assert_eq!(allowed.now(start + PAUSE * 9), Err(start + PAUSE * 10));
+        assert_eq!(allowed.now(start + PAUSE * 9), Err(start + PAUSE * 11));
+        assert_eq!(allowed.now(start + PAUSE * 10), Ok(PIECE));
+        allowed.take(PIECE);
+        assert_eq!(allowed.now(start + PAUSE * 10), Err(start + PAUSE * 12));
+        assert_eq!(allowed.now(start + PAUSE * 20), Ok(PIECE));
+        allowed.take(ALLOWANCE - 3 * PIECE - 1);
+        assert_eq!(allowed.now(start + PAUSE * 21), Ok(2));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_kept_of_connections_that_ended() {
         let probation = Probation::default();
         let (one, two) = (
             probation.watch(Some(remote())).over(much()),
