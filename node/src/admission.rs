@@ -1,10 +1,13 @@
 //! Who may connect: limits on every counter of connections, and strangers kept out.
 //!
 //! Who has not shown yet what it is could hold all places, and members would find none. So those have few places, one
-//! source address has only some of these, and none are left when memory runs short.
+//! source address has only some of these, and none are left when memory runs short. Whose connections come to nothing again and
+//! again has to wait.
 //!
 //! `libp2p::connection_limits` has the same six limits, but keeps an entry for every peer id that ever connected: who
 //! makes up a new id for each connection makes it grow without end.
+
+mod wasted;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -23,6 +26,8 @@ use libp2p::{
         THandlerOutEvent, ToSwarm, dummy,
     },
 };
+
+use self::wasted::Wasted;
 
 /// Strangers remembered at a time.
 const MAX_STRANGERS: usize = 1024;
@@ -137,6 +142,7 @@ pub struct Behaviour {
     pending_incoming: HashMap<ConnectionId, Option<IpAddr>>,
     pending_outgoing: HashSet<ConnectionId>,
     incoming: HashMap<ConnectionId, Inbound>,
+    wasted: Wasted,
     outgoing: HashSet<ConnectionId>,
     per_peer: HashMap<PeerId, usize>,
     /// Connected peers that have shown what they are.
@@ -165,6 +171,7 @@ impl Behaviour {
             pending_incoming: HashMap::new(),
             pending_outgoing: HashSet::new(),
             incoming: HashMap::new(),
+            wasted: Wasted::default(),
             outgoing: HashSet::new(),
             per_peer: HashMap::new(),
             known: HashSet::new(),
@@ -332,6 +339,12 @@ impl Behaviour {
             .values()
             .filter(|of| is_from(**of, source))
             .count();
+        if source.is_some_and(|source| self.wasted.is_too_much(source, Instant::now())) {
+            return Err(Refused::Limit {
+                what: "connections from one address that come to nothing",
+                limit: wasted::MOST as usize,
+            });
+        }
         check(
             self.pending_incoming.len(),
             limits.pending_incoming,
@@ -342,6 +355,13 @@ impl Behaviour {
             limits.pending_per_source,
             "inbound handshakes from one address",
         )
+    }
+
+    fn waste(&mut self, source: Option<IpAddr>) {
+        // Circuits have none.
+        if let Some(source) = source {
+            self.wasted.count(source, Instant::now());
+        }
     }
 
     fn refuse(&mut self, refused: Refused) -> ConnectionDenied {
@@ -465,7 +485,11 @@ impl NetworkBehaviour for Behaviour {
                 *self.per_peer.entry(established.peer_id).or_default() += 1;
             }
             FromSwarm::ConnectionClosed(closed) => {
-                self.incoming.remove(&closed.connection_id);
+                if let Some(inbound) = self.incoming.remove(&closed.connection_id)
+                    && !self.known.contains(&inbound.peer)
+                {
+                    self.waste(inbound.source);
+                }
                 self.outgoing.remove(&closed.connection_id);
                 if closed.remaining_established == 0 {
                     self.per_peer.remove(&closed.peer_id);
@@ -478,7 +502,10 @@ impl NetworkBehaviour for Behaviour {
                 self.pending_outgoing.remove(&failure.connection_id);
             }
             FromSwarm::ListenFailure(failure) => {
-                self.pending_incoming.remove(&failure.connection_id);
+                // Whom there was no place for is not among them any more.
+                if let Some(source) = self.pending_incoming.remove(&failure.connection_id) {
+                    self.waste(source);
+                }
             }
             _ => {}
         }

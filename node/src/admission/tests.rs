@@ -1,4 +1,7 @@
-use libp2p::swarm::behaviour::{ConnectionClosed, ConnectionEstablished};
+use libp2p::swarm::{
+    ListenError,
+    behaviour::{ConnectionClosed, ConnectionEstablished, ListenFailure},
+};
 
 use super::*;
 
@@ -211,6 +214,48 @@ fn handshakes_from_one_address_leave_places_for_others() {
         "inbound handshakes from one address"
     );
     knock(9, "/ip4/192.0.2.2/tcp/9").unwrap();
+}
+
+#[test]
+fn whose_connections_come_to_nothing_again_and_again_has_to_wait() {
+    let mut behaviour = Behaviour::new(Limits::for_peers(64, 1, 0));
+    let (member, one, other) = (PeerId::random(), "/ip4/192.0.2.1/tcp/9", "/ip4/192.0.2.2/tcp/9");
+    enter(&mut behaviour, member, 0, one).unwrap();
+    behaviour.know(member);
+    let most = usize::try_from(wasted::MOST).unwrap();
+    for id in 1..=most {
+        let peer = PeerId::random();
+        enter(&mut behaviour, peer, id, one).unwrap();
+        disconnect(&mut behaviour, peer, id);
+    }
+    let denied = enter(&mut behaviour, PeerId::random(), most + 1, one);
+    assert_eq!(
+        too_many(denied),
+        "connections from one address that come to nothing"
+    );
+    enter(&mut behaviour, PeerId::random(), most + 2, other).unwrap();
+
+    // Handshakes that fail count, too; connections of members that end do not.
+    let mut behaviour = Behaviour::new(Limits::for_peers(64, 1, 0));
+    let local: Multiaddr = "/memory/1".parse().unwrap();
+    for id in 0..=most {
+        enter(&mut behaviour, member, id, one).unwrap();
+        behaviour.know(member);
+        disconnect(&mut behaviour, member, id);
+    }
+    let remote: Multiaddr = one.parse().unwrap();
+    for id in 0..=most {
+        let id = ConnectionId::new_unchecked(id);
+        let knocked = behaviour.handle_pending_inbound_connection(id, &local, &remote);
+        assert_eq!(knocked.is_ok(), id != ConnectionId::new_unchecked(most));
+        behaviour.on_swarm_event(FromSwarm::ListenFailure(ListenFailure {
+            local_addr: &local,
+            send_back_addr: &remote,
+            error: &ListenError::Aborted,
+            connection_id: id,
+            peer_id: None,
+        }));
+    }
 }
 
 #[test]
