@@ -3,9 +3,9 @@
 //! QUIC. All traffic stays on loopback.
 //!
 //! What must hold: the agent stays within its memory, stays connected to its peer, and still takes in a member that joins
-//! meanwhile. How much longer round trips take is printed and not judged: `make bench` runs this with the agent as it is shipped. So
-//! that this tells of the agents and not of the flood's own hunger for CPU time, the flood has one CPU and the agents another one,
-//! where there are two.
+//! meanwhile. How much longer round trips take is printed and not judged: `make bench` runs this with the agent as it is shipped, and
+//! once more with no more than some 10,000 connections. So that this tells of the agents and not of the flood's own hunger for CPU
+//! time, the flood has one CPU and the agents another one, where there are two.
 
 #![allow(
     clippy::expect_used,
@@ -54,6 +54,8 @@ use crate::support::{DEADLINE, program::Agent};
 const LIMIT: u64 = 64 << 20;
 /// Connections of the flood, or handshakes begun, at least.
 const CONNECTIONS: u64 = 10_000;
+/// Of them each second, if `PEERNET_FLOOD_HANDSHAKES` does not say otherwise.
+const EACH_SECOND: u64 = 6_400;
 /// What a report tells of: looks so far apart see each round trip once.
 const WINDOW: Duration = Duration::from_secs(10);
 /// Between two looks at an agent.
@@ -82,6 +84,11 @@ fn keep_on(cpu: usize) {
     }
 }
 
+fn each_second() -> u64 {
+    let wanted = std::env::var("PEERNET_FLOOD_HANDSHAKES");
+    wanted.map_or(EACH_SECOND, |wanted| wanted.parse().unwrap())
+}
+
 fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     listener.local_addr().unwrap().port()
@@ -97,7 +104,7 @@ fn agent(over: Transport, name: &str, p2p: u16, seeds: &str) -> Agent {
         ("PEERNET_STAMP_PORT", "0"),
         ("PEERNET_MDNS", "false"),
         ("PEERNET_SEEDS", seeds),
-        ("PEERNET_PROBE_INTERVAL", "50ms"),
+        ("PEERNET_PROBE_INTERVAL", "20ms"),
         ("PEERNET_PROBE_WINDOW", &format!("{}s", WINDOW.as_secs())),
     ];
     keep_on(CPUS.1);
@@ -304,7 +311,7 @@ where
         );
     }
     assert!(refused > 1000.0, "{refused} refused: that was no flood");
-    assert!(streams > 1000, "{streams} streams: that was no flood");
+    assert!(streams > 500, "{streams} streams: that was no flood");
     assert!(memory < LIMIT / 10 * 8, "{memory} bytes");
     // When it is over, nothing of it is left.
     let rows = honest

@@ -27,10 +27,10 @@ use quinn::rustls::{
 };
 use tokio::{task::JoinSet, time::sleep};
 
-use crate::{CONNECTIONS, Flooded, HOSTILE, POLITE, fill};
+use crate::{CONNECTIONS, Flooded, HOSTILE, POLITE, each_second, fill};
 
-/// Handshakes begun in one go, and the time between two goes: 6,400 a second.
-const BURST: (u64, Duration) = (64, Duration::from_millis(10));
+/// Between two times that some are begun.
+const PACE: Duration = Duration::from_millis(10);
 
 /// A client's first packets, opened: what is in them, and the rest of what their headers say.
 struct Greeting {
@@ -190,13 +190,15 @@ pub(crate) async fn flood(to: SocketAddr, end: Instant) -> Flooded {
     // Each from a port of its own would be of no use: nothing is answered to.
     let from = UdpSocket::bind((HOSTILE, 0)).unwrap();
     from.set_nonblocking(true).unwrap();
+    let begun = Instant::now();
     let mut connections = 0;
     while connections < CONNECTIONS || Instant::now() < end {
-        for _ in 0..BURST.0 {
-            greeting.send(&from, to, connections);
-            connections += 1;
+        let due = u64::try_from(begun.elapsed().as_millis()).unwrap() * each_second() / 1000;
+        for connection in connections..due {
+            greeting.send(&from, to, connection);
         }
-        sleep(BURST.1).await;
+        connections = connections.max(due);
+        sleep(PACE).await;
     }
     let streams = workers.join_all().await.into_iter().sum();
     Flooded { connections, streams }

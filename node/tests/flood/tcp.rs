@@ -24,10 +24,10 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional},
     net::{TcpListener, TcpSocket, TcpStream},
     task::JoinSet,
-    time::timeout,
+    time::{sleep_until, timeout},
 };
 
-use crate::{CONNECTIONS, Flooded, HOSTILE, POLITE, STREAMS, fill};
+use crate::{CONNECTIONS, Flooded, HOSTILE, POLITE, STREAMS, each_second, fill};
 
 async fn connect(from: Ipv4Addr, to: SocketAddr) -> std::io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
@@ -103,7 +103,7 @@ async fn polite(through: SocketAddr) -> Option<Connected> {
 
 /// All of the flood, until then at least.
 pub(crate) async fn flood(to: SocketAddr, end: Instant) -> Flooded {
-    let number = Arc::new(AtomicU64::new(0));
+    let (begun, number) = (Instant::now(), Arc::new(AtomicU64::new(0)));
     let mut workers = JoinSet::new();
     // Few enough at a time for this machine's descriptors, and many more than the agent has places.
     for _ in 0..256 {
@@ -114,6 +114,8 @@ pub(crate) async fn flood(to: SocketAddr, end: Instant) -> Flooded {
                 if own >= CONNECTIONS && Instant::now() > end {
                     return 0;
                 }
+                let due = begun + Duration::from_millis(own * 1000 / each_second());
+                sleep_until(due.into()).await;
                 raw(to, own).await;
             }
         });
