@@ -3,7 +3,10 @@
 use std::time::Instant;
 
 use libp2p::{PeerId, identify, swarm::ConnectionId};
-use peernet_api::report::{FoundBy, Path, StrangerReason};
+use peernet_api::{
+    report::{FoundBy, Path, StrangerReason},
+    transport::Transport,
+};
 
 use super::{EventLoop, KAD_SEARCH};
 use crate::{
@@ -53,15 +56,17 @@ impl EventLoop {
         }
         self.trust(peer, connection);
         // AutoNAT asks over connections that the agent opened itself. This one was opened by the other end, which says as much,
-        // unless a firewall was passed with the help of a circuit.
-        let comes_in = self
+        // unless a firewall was passed with the help of a circuit, or of what we sent there before: from port to port.
+        let is_from_port_to_port = |remote: &Address| {
+            let mut listens = claimed.iter().map(Address::socket);
+            remote.transport() == Transport::Tcp && listens.any(|at| at.port() == remote.socket().port())
+        };
+        let comes_in = self.connections.get(&connection).is_some_and(|known| {
+            known.source.is_some() && !known.remote.as_ref().is_some_and(is_from_port_to_port)
+        }) && self
             .connections
-            .get(&connection)
-            .is_some_and(|known| known.source.is_some())
-            && self
-                .connections
-                .values()
-                .all(|known| known.peer != peer || known.circuit.is_none());
+            .values()
+            .all(|known| known.peer != peer || known.circuit.is_none());
         if let (true, Some(relaying)) = (comes_in, &mut self.relaying) {
             relaying.was_dialed();
         }
