@@ -7,7 +7,7 @@ use std::{
 };
 
 /// Connections from one address that may come to nothing in one go.
-pub(super) const MOST: u32 = 64;
+pub(super) const MOST: u32 = 16;
 /// After so long, one more may.
 const EACH: Duration = Duration::from_millis(500);
 /// Addresses remembered at a time.
