@@ -312,7 +312,9 @@ where
         );
     }
     assert!(refused > 1000.0, "{refused} refused: that was no flood");
-    assert!(streams > 500, "{streams} streams: that was no flood");
+    // QUIC's gate lets in a few each second; over TCP only an address that wasted too many is refused.
+    let floor = if over == Transport::Quic { 500 } else { 1000 };
+    assert!(streams > floor, "{streams} streams: that was no flood");
     assert!(memory < LIMIT / 10 * 8, "{memory} bytes");
     // When it is over, nothing of it is left.
     let rows = honest

@@ -12,9 +12,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Handshakes that may be begun in one go: as many as one agent has peers, by default.
+/// Handshakes that may be begun without waiting for more of them: as many as one agent has peers, by default.
 const BURST: u32 = 64;
-/// As many as there may be in one go come back after so long, one after the other: four a second. Each takes up to a millisecond in
+/// As many come back after so long, one after the other: four a second. Each takes up to a millisecond in
 /// all, so that they make up less than half of the slowest hundredth of all round trips, however many come.
 const REFILL: Duration = Duration::from_secs(16);
 /// From one to the next: pings have their turn in between.
