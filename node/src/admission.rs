@@ -27,7 +27,7 @@ use libp2p::{
     },
 };
 
-use self::wasted::Wasted;
+pub(crate) use self::wasted::Wasted;
 
 /// Strangers remembered at a time.
 const MAX_STRANGERS: usize = 1024;
@@ -159,7 +159,7 @@ struct Inbound {
 impl Behaviour {
     /// An empty house.
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: Limits, wasted: Wasted) -> Self {
         Self {
             limits,
             strangers: HashMap::new(),
@@ -171,7 +171,7 @@ impl Behaviour {
             pending_incoming: HashMap::new(),
             pending_outgoing: HashSet::new(),
             incoming: HashMap::new(),
-            wasted: Wasted::default(),
+            wasted,
             outgoing: HashSet::new(),
             per_peer: HashMap::new(),
             known: HashSet::new(),
@@ -342,7 +342,7 @@ impl Behaviour {
         if source.is_some_and(|source| self.wasted.is_too_much(source, Instant::now())) {
             return Err(Refused::Limit {
                 what: "connections from one address that come to nothing",
-                limit: wasted::MOST as usize,
+                limit: wasted::ALLOWED.burst as usize,
             });
         }
         check(

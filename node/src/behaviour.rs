@@ -48,10 +48,11 @@ pub(crate) struct Behaviour {
 
 impl Behaviour {
     /// The protocols that this configuration asks for. Without multicast or netlink, mDNS stays off: it is never
-    /// needed. `stamp_port`: where STAMP probes are answered, if they are. `relay`: reaches members through others, if so.
+    /// needed. `wasted`: whose connections came to nothing. `stamp_port`: where STAMP probes are answered, if they are. `relay`: reaches members through others, if so.
     pub(crate) fn new(
         config: &Config,
         key: &Keypair,
+        wasted: admission::Wasted,
         stamp_port: Option<u16>,
         relay: Option<relay::behaviour::Behaviour>,
     ) -> Self {
@@ -85,11 +86,10 @@ impl Behaviour {
             })
         });
         Self {
-            admission: admission::Behaviour::new(admission::Limits::for_peers(
-                config.peers_per_node,
-                config.transports.len(),
-                config.guests,
-            )),
+            admission: admission::Behaviour::new(
+                admission::Limits::for_peers(config.peers_per_node, config.transports.len(), config.guests),
+                wasted,
+            ),
             ping: ping::Behaviour::new(probe),
             stamp: stamp.into(),
             identify: identify::Behaviour::new(introduction),

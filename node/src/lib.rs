@@ -42,6 +42,7 @@ pub mod admission;
 pub mod agent;
 pub mod api;
 mod behaviour;
+mod bucket;
 pub mod check;
 pub mod cli;
 pub mod config;

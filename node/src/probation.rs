@@ -23,6 +23,8 @@ use std::{
 use futures::{AsyncRead, AsyncWrite};
 use tokio::time::{Sleep, sleep_until};
 
+use crate::admission::Wasted;
+
 /// Bytes that a connection may bring before its peer has shown what it is. Two handshakes and an introduction are some 5 KiB.
 pub const ALLOWANCE: usize = 16 << 10;
 /// Bytes of it that are read in one go, of all streams of the connection.
@@ -35,6 +37,7 @@ const PAUSE: Duration = Duration::from_millis(2);
 pub struct Probation {
     entries: Arc<Mutex<HashMap<SocketAddr, Vec<Weak<Watch>>>>>,
     gate: Arc<GateCounts>,
+    wasted: Wasted,
     is_off: bool,
 }
 
@@ -81,6 +84,11 @@ impl Probation {
                 watch.is_lifted.store(true, Ordering::Relaxed);
             }
         }
+    }
+
+    /// Whose connections came to nothing lately.
+    pub(crate) fn wasted(&self) -> &Wasted {
+        &self.wasted
     }
 
     /// What transports that judge for themselves count.

@@ -29,6 +29,7 @@ use self::{
     tries::Tries,
 };
 use super::{Address, MAX_ADDRESSES};
+use crate::bucket::{Bucket, Rate};
 
 /// The side that should be dialed waits this long before it dials itself.
 pub const GRACE: Duration = Duration::from_secs(3);
@@ -42,8 +43,11 @@ pub const MAX_PEERS: usize = 256;
 const MAX_KAD_FAILURES: u32 = 8;
 /// Dials that may be under way at once.
 const MAX_DIALING: usize = 16;
-/// Dials a second to peers that anybody on the network may have announced.
-const PEER_DIALS_PER_SECOND: u32 = 4;
+/// Dials to peers that anybody on the network may have announced: four a second.
+const ANNOUNCED_DIALS: Rate = Rate {
+    each: Duration::from_millis(250),
+    burst: 4,
+};
 
 /// Whom a dial is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -162,7 +166,8 @@ pub struct Planner {
     candidates: BTreeMap<Target, Candidate>,
     /// How many targets were ever heard of.
     heard: u64,
-    budget: Budget,
+    /// How many announced peers may still be dialed.
+    announced: Option<Bucket<Instant>>,
 }
 
 impl Planner {
@@ -179,7 +184,7 @@ impl Planner {
             further: Further::default(),
             candidates: BTreeMap::new(),
             heard: 0,
-            budget: Budget::default(),
+            announced: None,
         }
     }
 
@@ -365,6 +370,9 @@ impl Planner {
         let mut room = self.limit.saturating_sub(members + under_way);
         let mut slots = MAX_DIALING.saturating_sub(under_way);
         let chosen = self.chosen();
+        let budget = self
+            .announced
+            .get_or_insert_with(|| Bucket::new(ANNOUNCED_DIALS, now));
         let mut dials = Vec::new();
         let mut due: Vec<(bool, u32, Weight, Target)> = Vec::new();
         for (target, candidate) in &mut self.candidates {
@@ -412,7 +420,7 @@ impl Planner {
                     .iter()
                     .any(|address| dialing.contains(address) || view.dialed.contains(address))
                 || (!bootstrap && room == 0)
-                || (announced && !self.budget.take(now))
+                || (announced && !budget.take(now))
             {
                 continue;
             }
@@ -482,27 +490,6 @@ impl Planner {
             .max_by_key(|(_, candidate)| candidate.tries.failures)
             .map(|(target, _)| *target);
         worst.is_some_and(|worst| self.candidates.remove(&worst).is_some())
-    }
-}
-
-/// How many announced peers may still be dialed in the current second.
-#[derive(Debug, Default)]
-struct Budget {
-    second: Option<Instant>,
-    used: u32,
-}
-
-impl Budget {
-    fn take(&mut self, now: Instant) -> bool {
-        if self
-            .second
-            .is_none_or(|second| now.saturating_duration_since(second) >= Duration::from_secs(1))
-        {
-            self.second = Some(now);
-            self.used = 0;
-        }
-        self.used += 1;
-        self.used <= PEER_DIALS_PER_SECOND
     }
 }
 

@@ -22,13 +22,13 @@
 
 pub mod agreement;
 pub mod clock;
-pub mod limit;
 pub mod open;
 mod peers;
 pub mod reflector;
 pub mod run;
 pub mod sender;
 pub mod socket;
+mod window;
 pub mod wire;
 
 use std::{

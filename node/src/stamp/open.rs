@@ -5,13 +5,15 @@
 //! source addresses can be forged. Of the TLVs (RFC 8972) only padding means something without a session and a key: all
 //! others come back as not understood.
 
-use std::net::IpAddr;
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use super::{
     clock::{Reading, Wall},
-    limit::Bucket,
     wire::{ERROR_ESTIMATE, FLAG_U, TYPE_TELEMETRY, timestamp},
+};
+use crate::{
+    bucket::{Bucket, BySource, Rate},
+    ledger::Moment,
 };
 
 /// Length of an unauthenticated packet without TLVs, in octets.
@@ -20,9 +22,15 @@ pub const BASE: usize = 44;
 pub const LONGEST: usize = 1472;
 
 /// Answers in all: 100 a second.
-const TOTAL: (Duration, u32) = (Duration::from_millis(10), 100);
+const TOTAL: Rate = Rate {
+    each: Duration::from_millis(10),
+    burst: 100,
+};
 /// Answers to one source: 20 a second.
-const SOURCE: (Duration, u32) = (Duration::from_millis(50), 20);
+const SOURCE: Rate = Rate {
+    each: Duration::from_millis(50),
+    burst: 20,
+};
 /// Sources that are told apart.
 const SOURCES: usize = 256;
 
@@ -33,18 +41,15 @@ const TYPE_PADDING: u8 = 1;
 /// The reflector for strangers.
 #[derive(Debug)]
 pub struct OpenReflector {
-    total: Bucket,
-    sources: Vec<(IpAddr, Bucket)>,
-    /// Where the next source is put once there are [`SOURCES`].
-    oldest: usize,
+    total: Bucket<Moment>,
+    sources: BySource<Moment>,
 }
 
 impl Default for OpenReflector {
     fn default() -> Self {
         Self {
-            total: Bucket::new(TOTAL.0, TOTAL.1),
-            sources: Vec::new(),
-            oldest: 0,
+            total: Bucket::new(TOTAL, Moment::ZERO),
+            sources: BySource::new(SOURCE, SOURCES),
         }
     }
 }
@@ -52,22 +57,7 @@ impl Default for OpenReflector {
 impl OpenReflector {
     /// Whether a source gets another answer.
     pub fn allows(&mut self, source: IpAddr, now: &Reading) -> bool {
-        let found = self.sources.iter_mut().find(|(known, _)| *known == source);
-        let allowed = match found {
-            Some((_, bucket)) => bucket.take(now.after),
-            None => {
-                let mut bucket = Bucket::new(SOURCE.0, SOURCE.1);
-                let allowed = bucket.take(now.after);
-                if self.sources.len() < SOURCES {
-                    self.sources.push((source, bucket));
-                } else if let Some(place) = self.sources.get_mut(self.oldest) {
-                    *place = (source, bucket);
-                    self.oldest = (self.oldest + 1) % SOURCES;
-                }
-                allowed
-            }
-        };
-        allowed && self.total.take(now.after)
+        self.sources.take(source, now.after) && self.total.take(now.after)
     }
 }
 
@@ -194,7 +184,7 @@ mod tests {
                 open.allows(IpAddr::from([10, 0, m, n]), &now);
             }
         }
-        assert!(open.sources.len() <= SOURCES);
+        assert_eq!(open.sources.left(greedy, now.after), 0, "it is not forgotten");
     }
 
     proptest! {

@@ -18,22 +18,29 @@ use super::{
     Counters, MAX_SESSIONS,
     agreement::Reflecting,
     clock::{Reading, Wall},
-    limit::{Bucket, Window},
+    window::Window,
     wire::{self, FollowUp, Key, PROBE, Reply},
+};
+use crate::{
+    bucket::{Bucket, Rate},
+    ledger::Moment,
 };
 
 /// A session is answered this many times as often as it was agreed.
 const SESSION_RATE: u32 = 4;
 const SESSION_BURST: u32 = 16;
 /// All sessions together: more than all members at the fastest pace that a network of this size is probed at.
-const TOTAL: (Duration, u32) = (Duration::from_micros(50), 2000);
+const TOTAL: Rate = Rate {
+    each: Duration::from_micros(50),
+    burst: 2000,
+};
 
 /// All sessions in which this agent answers.
 #[derive(Debug)]
 pub struct Reflector {
     sessions: HashMap<u16, Session>,
     peers: HashMap<PeerId, Sessions>,
-    total: Bucket,
+    total: Bucket<Moment>,
 }
 
 /// A peer's newest session, and the one before it: packets of that one may be on their way.
@@ -48,7 +55,7 @@ struct Session {
     requests: Key,
     replies: Key,
     seen: Window,
-    bucket: Bucket,
+    bucket: Bucket<Moment>,
     next: u32,
     last: Option<Last>,
 }
@@ -100,7 +107,7 @@ impl Default for Reflector {
         Self {
             sessions: HashMap::new(),
             peers: HashMap::new(),
-            total: Bucket::new(TOTAL.0, TOTAL.1),
+            total: Bucket::new(TOTAL, Moment::ZERO),
         }
     }
 }
@@ -111,12 +118,15 @@ impl Reflector {
         if self.peers.len() >= MAX_SESSIONS && !self.peers.contains_key(&agreed.peer) {
             return;
         }
-        let each = agreed.interval / SESSION_RATE;
+        let rate = Rate {
+            each: agreed.interval / SESSION_RATE,
+            burst: SESSION_BURST,
+        };
         let session = Session {
             requests: agreed.keys.requests,
             replies: agreed.keys.replies,
             seen: Window::default(),
-            bucket: Bucket::new(each, SESSION_BURST),
+            bucket: Bucket::new(rate, Moment::ZERO),
             next: 0,
             last: None,
         };

@@ -77,7 +77,7 @@ impl EventLoop {
             .is_some()
             .then(|| Relaying::new(own_id, config.peers_per_node));
         let stamp_port = stamp.as_ref().map(|(handle, _)| handle.reflector().port());
-        let behaviour = Behaviour::new(&config, &key, stamp_port, relay);
+        let behaviour = Behaviour::new(&config, &key, probation.wasted().clone(), stamp_port, relay);
         let mut swarm = Swarm::new(
             transport,
             behaviour,

@@ -60,7 +60,8 @@ const EACH_SECOND: u64 = 6_400;
 const WINDOW: Duration = Duration::from_secs(10);
 /// Between two looks at an agent.
 const LOOK: Duration = Duration::from_millis(500);
-/// Windows before the flood, and during it.
+/// Windows before the flood, and as many during it, if `PEERNET_FLOOD_WINDOWS` does not say otherwise. The slowest hundredth of one
+/// window is the slowest five round trips: the more windows, the less it is left to chance.
 const WINDOWS: u32 = 2;
 /// Streams on one connection.
 const STREAMS: usize = 512;
@@ -84,9 +85,17 @@ fn keep_on(cpu: usize) {
     }
 }
 
+/// What the environment says, if it does.
+fn wanted<T: std::str::FromStr<Err: std::fmt::Debug>>(name: &str, otherwise: T) -> T {
+    std::env::var(name).map_or(otherwise, |wanted| wanted.parse().unwrap())
+}
+
 fn each_second() -> u64 {
-    let wanted = std::env::var("PEERNET_FLOOD_HANDSHAKES");
-    wanted.map_or(EACH_SECOND, |wanted| wanted.parse().unwrap())
+    wanted("PEERNET_FLOOD_HANDSHAKES", EACH_SECOND)
+}
+
+fn windows() -> u32 {
+    wanted("PEERNET_FLOOD_WINDOWS", WINDOWS)
 }
 
 fn free_port() -> u16 {
@@ -166,7 +175,7 @@ async fn times_while_one_joins(honest: &Agent, name: &str, to: Address) -> (Time
         joins.elapsed()
     };
     let looks = async {
-        for window in 2..=WINDOWS {
+        for window in 2..=windows() {
             times.add(&connected_until(honest, begun + WINDOW * window).await);
         }
     };
@@ -279,7 +288,9 @@ where
     let begun = Instant::now();
     let attack = thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.unwrap().block_on(flood(socket, begun + WINDOW * WINDOWS))
+        runtime
+            .unwrap()
+            .block_on(flood(socket, begun + WINDOW * windows()))
     });
     // A member that comes now is let in all the same.
     let (during, joined) = times_while_one_joins(&honest, "mesh-3", address).await;

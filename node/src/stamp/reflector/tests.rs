@@ -162,7 +162,7 @@ fn all_sessions_together_are_bounded_too() {
             answered += u32::from(world.ask(&request(&keys(1), ssid, seq), SECOND * 10).is_some());
         }
     }
-    assert_eq!(answered, TOTAL.1);
+    assert_eq!(answered, TOTAL.burst);
 }
 
 #[test]

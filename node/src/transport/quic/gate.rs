@@ -4,7 +4,8 @@
 //! microseconds of key exchange and signatures in one piece, on the thread that also answers pings, and some kilobytes until it is
 //! given up. So handshakes are rationed: there are many for those who come all at once, as the agents of a network that starts, and a
 //! few each second from then on. Where they become scarce, who comes has to show first that it is where it says (RFC 9000, section
-//! 8.1.2): that takes a round trip, and no memory here.
+//! 8.1.2): that takes a round trip, and no memory here. So has who comes from where connections came to nothing lately: nobody's
+//! address comes to be known for that by what others write in its name.
 
 use std::{
     collections::VecDeque,
@@ -12,19 +13,34 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Handshakes that may be begun without waiting for more of them: as many as one agent has peers, by default.
-const BURST: u32 = 64;
-/// As many come back after so long, one after the other: four a second. Each takes up to a millisecond in
-/// all, so that they make up less than half of the slowest hundredth of all round trips, however many come.
-const REFILL: Duration = Duration::from_secs(16);
+use crate::bucket::{Bucket, Rate};
+
+/// Handshakes that may be begun: as many as one agent has peers by default in one go, and four a second. Each takes up to a
+/// millisecond in all, so that they make up less than half of the slowest hundredth of all round trips, however many come.
+const RATE: Rate = Rate {
+    each: Duration::from_millis(250),
+    burst: 64,
+};
 /// From one to the next: pings have their turn in between.
 const SPACE: Duration = Duration::from_millis(10);
 /// Who comes has to show where it is when there are fewer left than this.
-const SCARCE: u32 = BURST / 2;
+const SCARCE: u32 = RATE.burst / 2;
 /// Those who have shown where they are and wait for their turn, at most.
 pub(super) const MAX_WAITING: usize = 8;
 /// Of them, from one address.
 const MAX_WAITING_PER_SOURCE: usize = 2;
+
+/// One who comes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Comer {
+    pub(super) source: IpAddr,
+    /// It has shown that it is at this address.
+    pub(super) is_validated: bool,
+    /// Connections from there came to nothing lately.
+    pub(super) has_wasted: bool,
+    /// So many did that no more are accepted from there for now.
+    pub(super) is_wasteful: bool,
+}
 
 /// What becomes of one who comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +49,7 @@ pub(super) enum Verdict {
     Wait,
     /// It has to show first that it is where it says.
     Validate,
-    /// Too many wait already: it is not answered. Who means it asks again a second later, by itself, and who only makes trouble
+    /// Too many wait already, or too many from there came to nothing: it is not answered. Who means it asks again a second later, by itself, and who only makes trouble
     /// can't do so any faster.
     Ignore,
 }
@@ -42,9 +58,7 @@ pub(super) enum Verdict {
 #[derive(Debug)]
 pub(super) struct Gate<T> {
     waiting: VecDeque<(IpAddr, T)>,
-    left: u32,
-    /// When the last one came back.
-    refilled: Instant,
+    begun: Bucket<Instant>,
     /// When the next one may be begun, if there is one left.
     free: Instant,
 }
@@ -53,30 +67,21 @@ impl<T> Gate<T> {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             waiting: VecDeque::new(),
-            left: BURST,
-            refilled: now,
+            begun: Bucket::new(RATE, now),
             free: now,
         }
     }
 
-    fn refill(&mut self, now: Instant) {
-        let each = REFILL / BURST;
-        while self.left < BURST && now.saturating_duration_since(self.refilled) >= each {
-            self.left += 1;
-            self.refilled += each;
+    /// Judges one who comes.
+    pub(super) fn judge(&self, comer: &Comer, now: Instant) -> Verdict {
+        if comer.is_wasteful {
+            return Verdict::Ignore;
         }
-        if self.left == BURST {
-            self.refilled = now;
-        }
-    }
-
-    /// Judges one who comes. `is_validated`: whether it has shown that it is at this address.
-    pub(super) fn judge(&mut self, source: IpAddr, is_validated: bool, now: Instant) -> Verdict {
-        self.refill(now);
-        if !is_validated && self.left < SCARCE {
+        let is_suspect = comer.has_wasted || self.begun.left(now) < SCARCE;
+        if !comer.is_validated && is_suspect {
             return Verdict::Validate;
         }
-        let of_source = self.waiting.iter().filter(|(other, _)| *other == source);
+        let of_source = self.waiting.iter().filter(|(other, _)| *other == comer.source);
         if self.waiting.len() >= MAX_WAITING || of_source.count() >= MAX_WAITING_PER_SOURCE {
             return Verdict::Ignore;
         }
@@ -90,20 +95,17 @@ impl<T> Gate<T> {
 
     /// Whose turn it is.
     pub(super) fn next(&mut self, now: Instant) -> Option<T> {
-        self.refill(now);
-        if self.left == 0 || now < self.free {
+        if now < self.free || self.waiting.is_empty() || !self.begun.take(now) {
             return None;
         }
         let (_, who) = self.waiting.pop_front()?;
-        self.left -= 1;
         self.free = now + SPACE;
         Some(who)
     }
 
     /// When the next one has its turn, if one waits.
     pub(super) fn due(&self) -> Option<Instant> {
-        let refilled = (self.left == 0).then(|| self.refilled + REFILL / BURST);
-        (!self.waiting.is_empty()).then(|| refilled.map_or(self.free, |refilled| refilled.max(self.free)))
+        (!self.waiting.is_empty()).then(|| self.begun.next(1, self.free))
     }
 }
 
@@ -113,15 +115,22 @@ mod tests {
 
     use super::*;
 
-    fn source(n: u8) -> IpAddr {
-        Ipv4Addr::new(192, 0, 2, n).into()
+    /// One whose connections were all well.
+    fn comer(n: u8, is_validated: bool) -> Comer {
+        Comer {
+            source: Ipv4Addr::new(192, 0, 2, n).into(),
+            is_validated,
+            has_wasted: false,
+            is_wasteful: false,
+        }
     }
 
     /// Comes, and waits if it may.
     fn comes(gate: &mut Gate<u8>, n: u8, is_validated: bool, now: Instant) -> Verdict {
-        let verdict = gate.judge(source(n), is_validated, now);
+        let comer = comer(n, is_validated);
+        let verdict = gate.judge(&comer, now);
         if verdict == Verdict::Wait {
-            gate.wait(source(n), n);
+            gate.wait(comer.source, n);
         }
         verdict
     }
@@ -142,7 +151,7 @@ mod tests {
     fn a_network_that_starts_gets_in_without_waiting_for_more_than_each_other() {
         let start = Instant::now();
         let (mut gate, mut now) = (Gate::new(start), start);
-        for n in 0..u8::try_from(BURST).unwrap() {
+        for n in 0..u8::try_from(RATE.burst).unwrap() {
             let is_validated = u32::from(n) > SCARCE;
             assert_eq!(comes(&mut gate, n, is_validated, now), Verdict::Wait);
             assert_eq!(gate.next(now), Some(n));
@@ -162,20 +171,39 @@ mod tests {
             gate.next(now).unwrap();
             now += SPACE;
         }
-        assert_eq!(gate.left, SCARCE - 1);
-        assert_eq!(gate.judge(source(2), false, now), Verdict::Validate);
+        assert_eq!(gate.begun.left(now), SCARCE - 1);
+        assert_eq!(gate.judge(&comer(2, false), now), Verdict::Validate);
         assert_eq!(comes(&mut gate, 2, true, now), Verdict::Wait);
         assert_eq!(gate.next(now), Some(2));
         // Nothing was kept of those who have not.
         assert!(gate.waiting.is_empty());
-        assert_eq!(gate.judge(source(2), false, now + REFILL), Verdict::Wait);
+        assert_eq!(
+            gate.judge(&comer(2, false), now + RATE.each * RATE.burst),
+            Verdict::Wait
+        );
+    }
+
+    #[test]
+    fn who_wasted_some_has_to_show_where_it_is_and_who_wasted_too_many_is_not_answered() {
+        let now = Instant::now();
+        let gate = Gate::<u8>::new(now);
+        let suspect = |is_validated, is_wasteful| Comer {
+            has_wasted: true,
+            is_wasteful,
+            ..comer(1, is_validated)
+        };
+        assert_eq!(gate.judge(&suspect(false, false), now), Verdict::Validate);
+        assert_eq!(gate.judge(&suspect(true, false), now), Verdict::Wait);
+        for is_validated in [true, false] {
+            assert_eq!(gate.judge(&suspect(is_validated, true), now), Verdict::Ignore);
+        }
     }
 
     #[test]
     fn a_few_have_their_turn_each_second_and_one_address_leaves_places_for_others() {
         let start = Instant::now();
         let mut gate = Gate::new(start);
-        gate.left = 0;
+        gate.begun.spend(RATE.burst, start);
         for _ in 0..MAX_WAITING_PER_SOURCE {
             assert_eq!(comes(&mut gate, 1, true, start), Verdict::Wait);
         }
@@ -186,7 +214,7 @@ mod tests {
             assert_eq!(verdict == Verdict::Wait, waiting < MAX_WAITING);
         }
         assert_eq!(gate.next(start), None);
-        let each = REFILL / BURST;
+        let each = RATE.each;
         assert_eq!(gate.due(), Some(start + each));
         assert_eq!(turns(&mut gate, start, each), [1]);
         assert_eq!(turns(&mut gate, start + each, 3 * each), [1, 2, 3]);

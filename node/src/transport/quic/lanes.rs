@@ -29,56 +29,28 @@ use quinn::{
 };
 use tokio::time::{Sleep, sleep_until};
 
-use crate::stamp::socket::bind_family;
+use crate::{
+    bucket::{Bucket, Rate},
+    stamp::socket::bind_family,
+};
 
 /// Datagrams of unknown peers that are read in one go: others on this thread have their turn in between. Each may be the first of a
 /// handshake, whose keys take some ten microseconds.
 const PIECE: usize = 2;
-/// Datagrams of unknown peers that may come at once: the greetings of a network that starts.
-const BURST: u32 = 256;
-/// After so long, one more may come: 3,000 a second. What comes faster waits in the kernel, and is dropped there at no cost.
-const EACH: Duration = Duration::from_micros(333);
-
-/// How many datagrams of unknown peers may be read.
-#[derive(Debug)]
-struct Ration {
-    left: u32,
-    refilled: Instant,
-}
-
-impl Ration {
-    /// How many may be read in one go, at this moment.
-    fn piece(&mut self, now: Instant) -> usize {
-        let passed = now.saturating_duration_since(self.refilled).as_nanos() / EACH.as_nanos();
-        let more = u32::try_from(passed).unwrap_or(u32::MAX);
-        if more >= BURST - self.left {
-            *self = Self {
-                left: BURST,
-                refilled: now,
-            };
-        } else {
-            self.left += more;
-            self.refilled += EACH * more;
-        }
-        PIECE.min(self.left as usize)
-    }
-
-    fn take(&mut self, read: usize) {
-        self.left = self.left.saturating_sub(u32::try_from(read).unwrap_or(u32::MAX));
-    }
-
-    /// When a whole piece may be read again.
-    fn due(&self) -> Instant {
-        self.refilled + EACH * PIECE as u32
-    }
-}
+/// Datagrams of unknown peers that may come: the greetings of a network that starts at once, and 3,000 a second. What comes faster
+/// waits in the kernel, and is dropped there at no cost.
+const RATION: Rate = Rate {
+    each: Duration::from_micros(333),
+    burst: 256,
+};
 
 struct State {
     /// Those of members, and how many connections each serves.
     members: BTreeMap<SocketAddr, (Arc<dyn AsyncUdpSocket>, usize)>,
     /// The one that is read last: those behind it have their turn before it.
     last: Option<SocketAddr>,
-    ration: Ration,
+    /// How many datagrams of unknown peers may be read.
+    ration: Bucket<Instant>,
     /// Whether unknown peers have had their turn.
     is_over: bool,
     pause: Option<Pin<Box<Sleep>>>,
@@ -119,10 +91,7 @@ impl Lanes {
             state: Mutex::new(State {
                 members: BTreeMap::new(),
                 last: None,
-                ration: Ration {
-                    left: BURST,
-                    refilled: Instant::now(),
-                },
+                ration: Bucket::new(RATION, Instant::now()),
                 is_over: false,
                 pause: None,
                 waker: None,
@@ -226,9 +195,10 @@ impl AsyncUdpSocket for Lanes {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let piece = state.ration.piece(Instant::now());
+        let now = Instant::now();
+        let piece = PIECE.min(state.ration.left(now) as usize);
         if piece == 0 {
-            let due = state.ration.due();
+            let due = state.ration.next(PIECE as u32, now);
             let pause = state.pause.insert(Box::pin(sleep_until(due.into())));
             if pause.as_mut().poll(cx).is_ready() {
                 cx.waker().wake_by_ref();
@@ -239,7 +209,7 @@ impl AsyncUdpSocket for Lanes {
         let (buffers, metas) = (buffers.split_at_mut(piece).0, metas.split_at_mut(piece).0);
         let polled = self.public.poll_recv(cx, buffers, metas);
         if let Poll::Ready(Ok(read)) = polled {
-            state.ration.take(read);
+            state.ration.spend(u32::try_from(read).unwrap_or(u32::MAX), now);
             state.is_over = true;
         }
         polled
@@ -396,26 +366,5 @@ mod tests {
             .unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         }
-    }
-
-    #[test]
-    fn what_others_may_send_comes_back_with_time() {
-        let start = Instant::now();
-        let mut ration = Ration {
-            left: BURST,
-            refilled: start,
-        };
-        for _ in 0..BURST / PIECE as u32 {
-            assert_eq!(ration.piece(start), PIECE);
-            ration.take(PIECE);
-        }
-        assert_eq!(ration.piece(start), 0);
-        assert_eq!(ration.piece(start + EACH / 2), 0);
-        assert_eq!(ration.piece(start + EACH), 1);
-        assert_eq!(ration.due(), start + EACH * (1 + PIECE as u32));
-        assert_eq!(ration.piece(start + EACH * 9), PIECE);
-        assert_eq!(ration.left, 9);
-        ration.piece(start + EACH * 10_000);
-        assert_eq!(ration.left, BURST);
     }
 }

@@ -18,7 +18,7 @@ use tokio::time::{Sleep, sleep_until};
 
 use super::{
     Error, Socket, Upgrade,
-    gate::{Gate, Verdict},
+    gate::{Comer, Gate, Verdict},
 };
 use crate::{discovery::Address, probation::Probation};
 
@@ -167,9 +167,15 @@ impl Listener {
                 return;
             };
             self.accept = accept(&self.socket.endpoint);
-            let source = incoming.remote_address().ip();
-            let is_validated = incoming.remote_address_validated();
-            match self.gate.judge(source, is_validated, Instant::now()) {
+            let (source, now) = (incoming.remote_address().ip(), Instant::now());
+            let wasted = self.probation.wasted();
+            let comer = Comer {
+                source,
+                is_validated: incoming.remote_address_validated(),
+                has_wasted: wasted.is_any(source, now),
+                is_wasteful: wasted.is_too_much(source, now),
+            };
+            match self.gate.judge(&comer, now) {
                 Verdict::Wait => self.gate.wait(source, incoming),
                 Verdict::Validate => {
                     self.probation.gate().to_validate.fetch_add(1, Ordering::Relaxed);

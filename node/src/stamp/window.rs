@@ -1,44 +1,8 @@
-//! How much is answered. Pure: time is an argument.
-
-use std::time::Duration;
-
-use crate::ledger::Moment;
-
-/// So many answers at once, and so many a second over time: the generic cell rate algorithm (ITU-T I.371).
-#[derive(Clone, Copy, Debug)]
-pub struct Bucket {
-    /// Time that one answer takes to be earned.
-    each: Duration,
-    burst: u32,
-    /// When all that was given is earned.
-    earned: Moment,
-}
-
-impl Bucket {
-    /// A full bucket.
-    #[must_use]
-    pub fn new(each: Duration, burst: u32) -> Self {
-        Self {
-            each,
-            burst,
-            earned: Moment::ZERO,
-        }
-    }
-
-    /// Takes one answer, if one is left.
-    pub fn take(&mut self, now: Moment) -> bool {
-        let earned = self.earned.max(now).saturating_add(self.each);
-        let allowed = earned.saturating_sub(now) <= self.each.saturating_mul(self.burst);
-        if allowed {
-            self.earned = earned;
-        }
-        allowed
-    }
-}
+//! Which packets of a session have been answered already. Pure.
 
 /// The numbers that have been seen, so that nothing is answered twice.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Window {
+pub(super) struct Window {
     newest: Option<u32>,
     /// Bit n: `newest - n` has been seen.
     seen: u64,
@@ -46,8 +10,7 @@ pub struct Window {
 
 impl Window {
     /// Whether a number has not been seen, and is not too far behind the newest to tell.
-    #[must_use]
-    pub fn is_new(&self, seq: u32) -> bool {
+    pub(super) fn is_new(&self, seq: u32) -> bool {
         match self.newest.map(|newest| ahead(seq, newest)) {
             None | Some(1..) => true,
             Some(behind) => 1_u64
@@ -57,7 +20,7 @@ impl Window {
     }
 
     /// Remembers a number.
-    pub fn take(&mut self, seq: u32) {
+    pub(super) fn take(&mut self, seq: u32) {
         match self.newest.map(|newest| ahead(seq, newest)) {
             Some(behind @ ..=0) => self.seen |= 1_u64.checked_shl(behind.unsigned_abs()).unwrap_or(0),
             Some(ahead) => {
@@ -85,20 +48,6 @@ mod tests {
 
     use super::*;
 
-    const MILLI: Duration = Duration::from_millis(1);
-
-    #[test]
-    fn a_bucket_gives_its_burst_and_then_its_rate() {
-        let mut bucket = Bucket::new(MILLI * 10, 3);
-        let start = Duration::ZERO;
-        assert_eq!((0..10).filter(|_| bucket.take(start)).count(), 3);
-        assert!(!bucket.take(start + MILLI * 9));
-        assert!(bucket.take(start + MILLI * 10));
-        assert!(!bucket.take(start + MILLI * 19));
-        let hour = start + Duration::from_secs(3600);
-        assert_eq!((0..10).filter(|_| bucket.take(hour)).count(), 3);
-    }
-
     #[test]
     fn a_window_takes_each_number_once_also_where_numbers_wrap_around() {
         let mut window = Window::default();
@@ -114,18 +63,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn a_bucket_never_gives_more_than_its_burst_and_its_rate(gaps in prop::collection::vec(0..50_u32, 1..200)) {
-            let mut bucket = Bucket::new(MILLI * 10, 5);
-            let (mut now, mut given) = (Duration::ZERO, 0);
-            let start = now;
-            for gap in gaps {
-                now += MILLI * gap;
-                given += u32::from(bucket.take(now));
-                prop_assert!(given <= 5 + u32::try_from((now - start).as_millis()).unwrap() / 10);
-            }
-        }
-
         #[test]
         fn a_window_never_takes_a_number_twice(start: u32, moves in prop::collection::vec(-80..80_i32, 1..300)) {
             let (mut window, mut taken, mut seq) = (Window::default(), HashSet::new(), start);
