@@ -377,7 +377,7 @@ fn encode_swarm(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> Res
         ),
         (
             "handshakes_to_validate",
-            "QUIC handshakes that were not begun before their sender had shown that it is where it says, since many came",
+            "QUIC handshakes that were not begun before their sender had shown that it is where it says",
             handshakes_to_validate,
         ),
         (

@@ -34,11 +34,6 @@ impl Wasted {
         self.sources().spend(source, now);
     }
 
-    /// Whether there was any, lately.
-    pub(crate) fn is_any(&self, source: IpAddr, now: Instant) -> bool {
-        self.sources().left(source, now) < ALLOWED.burst
-    }
-
     /// Whether it is too much: no more is accepted from there for now.
     pub(crate) fn is_too_much(&self, source: IpAddr, now: Instant) -> bool {
         self.sources().left(source, now) == 0

@@ -16,10 +16,7 @@ use peernet_api::transport::Transport;
 use quinn::{Endpoint, Incoming, VarInt};
 use tokio::time::{Sleep, sleep_until};
 
-use super::{
-    Error, Socket, Upgrade,
-    gate::{Comer, Gate, Verdict},
-};
+use super::{Error, Socket, Upgrade, gate::Gate};
 use crate::{discovery::Address, probation::Probation};
 
 /// Those who come are judged in one go at most: others on this thread have their turn in between.
@@ -168,24 +165,17 @@ impl Listener {
             };
             self.accept = accept(&self.socket.endpoint);
             let (source, now) = (incoming.remote_address().ip(), Instant::now());
-            let wasted = self.probation.wasted();
-            let comer = Comer {
-                source,
-                is_validated: incoming.remote_address_validated(),
-                has_wasted: wasted.is_any(source, now),
-                is_wasteful: wasted.is_too_much(source, now),
-            };
-            match self.gate.judge(&comer, now) {
-                Verdict::Wait => self.gate.wait(source, incoming),
-                Verdict::Validate => {
-                    self.probation.gate().to_validate.fetch_add(1, Ordering::Relaxed);
-                    if let Err(error) = incoming.retry() {
-                        error.into_incoming().ignore();
-                    }
-                }
-                Verdict::Ignore => {
-                    self.probation.gate().refused.fetch_add(1, Ordering::Relaxed);
-                    incoming.ignore();
+            let counts = self.probation.gate();
+            if self.probation.wasted().is_too_much(source, now) || !self.gate.has_place(source) {
+                // Who means it asks again a second later, by itself, and who only makes trouble can't do so any faster.
+                counts.refused.fetch_add(1, Ordering::Relaxed);
+                incoming.ignore();
+            } else if incoming.remote_address_validated() {
+                self.gate.wait(source, incoming);
+            } else {
+                counts.to_validate.fetch_add(1, Ordering::Relaxed);
+                if let Err(error) = incoming.retry() {
+                    error.into_incoming().ignore();
                 }
             }
         }
