@@ -37,7 +37,8 @@ bench:
 truth:
 	@testbed/truth
 
-# Static, so that they run FROM scratch. One package at a time: built together, each would get the other's features.
+# Static, so that they run FROM scratch. Each in a folder of its own: built together, each would get the other's features, and in
+# one folder the second would wait for the first, though optimising either keeps one processor busy (`make --jobs=2 dist`).
 # FEATURES: for cargo, as `--no-default-features --features quic`.
 TRIPLE = $(shell rustc -vV | sed -n 's/^host: //p')
 TARGET_DIR = $(or $(CARGO_TARGET_DIR),target)
@@ -45,8 +46,9 @@ TARGET_DIR = $(or $(CARGO_TARGET_DIR),target)
 dist: dist/peernet-node dist/peernet-operator
 
 dist/peernet-%: FORCE
-	RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked --target $(TRIPLE) -p peernet-$* $(FEATURES)
-	install -D $(TARGET_DIR)/$(TRIPLE)/release/peernet-$* $@
+	+RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked --target $(TRIPLE) --target-dir $(TARGET_DIR)/$* \
+		-p peernet-$* $(FEATURES)
+	install -D $(TARGET_DIR)/$*/$(TRIPLE)/release/peernet-$* $@
 
 # The chart carries the same bytes; tests fail when types, file and chart differ.
 generate:

@@ -56,7 +56,7 @@ make_cluster() {
     fi
     step "Debian packages" "$TESTBED/packages"
     find_tools
-    step "release builds of operator and agent" make --no-print-directory -C "$CHECKOUT" dist
+    step "release builds of operator and agent" make --no-print-directory --jobs=2 -C "$CHECKOUT" dist
     step "images" build_images
     step "cluster of three nodes in three zones" "$TESTBED/cluster" up 3
     step "images into the nodes" load_images
