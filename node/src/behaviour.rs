@@ -48,7 +48,8 @@ pub(crate) struct Behaviour {
 
 impl Behaviour {
     /// The protocols that this configuration asks for. Without multicast or netlink, mDNS stays off: it is never
-    /// needed. `wasted`: whose connections came to nothing. `stamp_port`: where STAMP probes are answered, if they are. `relay`: reaches members through others, if so.
+    /// needed. `wasted`: whose connections came to nothing. `stamp_port`: where STAMP probes are answered, if they are. `relay`:
+    /// reaches members through others, if so.
     pub(crate) fn new(
         config: &Config,
         key: &Keypair,

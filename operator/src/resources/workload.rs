@@ -14,6 +14,10 @@ use k8s_openapi::{
 use super::{DesiredWorkload, FINGERPRINT_ANNOTATION, metadata, pod, selector};
 use crate::{host_ports::BLOCK_ANNOTATION, network::Network};
 
+/// A rollout goes on to the next pod when the last one has been ready for so long. By then it has met other members (whoever waits to
+/// be dialed dials by itself after three seconds) and was given its records: it may be the last one that is to keep them.
+const MIN_READY_SECONDS: i32 = 5;
+
 pub(super) fn workload(network: &Network, fingerprint: &str) -> DesiredWorkload {
     let identity = &network.identity;
     // Not in the pod template: a secret that was exchanged is for people to look at, not a reason for a rollout.
@@ -39,6 +43,7 @@ pub(super) fn workload(network: &Network, fingerprint: &str) -> DesiredWorkload 
                     type_: Some("RollingUpdate".to_owned()),
                     ..StatefulSetUpdateStrategy::default()
                 }),
+                min_ready_seconds: Some(MIN_READY_SECONDS),
                 revision_history_limit: Some(3),
                 template,
                 ..StatefulSetSpec::default()
@@ -58,6 +63,7 @@ pub(super) fn workload(network: &Network, fingerprint: &str) -> DesiredWorkload 
                         max_surge: None,
                     }),
                 }),
+                min_ready_seconds: Some(MIN_READY_SECONDS),
                 revision_history_limit: Some(3),
                 template,
                 ..DaemonSetSpec::default()

@@ -367,4 +367,28 @@ mod tests {
             assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         }
     }
+
+    #[tokio::test]
+    async fn others_who_send_too_much_are_read_again_after_a_while_and_members_meanwhile() {
+        const LATER: Duration = Duration::from_millis(300);
+        let lanes = Lanes::bind(LOOPBACK).unwrap();
+        let (stranger, member) = (peer(&lanes), peer(&lanes));
+        let _lane = lanes.open(member.local_addr().unwrap()).unwrap();
+        let begun = Instant::now();
+        lanes.state().ration = Bucket::new(RATION, begun + LATER);
+        lanes.state().ration.spend(RATION.burst, begun + LATER);
+        stranger.send(b"too much").unwrap();
+        member.send(b"as always").unwrap();
+        let mut heard = Vec::new();
+        while heard.len() < 2 {
+            let mut bytes = [0; 64];
+            let mut metas = [RecvMeta::default()];
+            let read = poll_fn(|cx| lanes.poll_recv(cx, &mut [IoSliceMut::new(&mut bytes)], &mut metas));
+            assert_eq!(read.await.unwrap(), 1);
+            heard.push(metas[0].addr);
+            let is_strangers = metas[0].addr == stranger.local_addr().unwrap();
+            assert!(!is_strangers || begun.elapsed() >= LATER);
+        }
+        assert_eq!(heard, [member, stranger].map(|peer| peer.local_addr().unwrap()));
+    }
 }
