@@ -54,9 +54,13 @@ fn disconnect(behaviour: &mut Behaviour, peer: PeerId, id: usize) {
     }));
 }
 
+fn house(limits: Limits) -> Behaviour {
+    Behaviour::new(limits, Wasted::default())
+}
+
 #[test]
 fn nothing_is_kept_of_peers_that_left() {
-    let mut behaviour = Behaviour::new(limits(), Wasted::default());
+    let mut behaviour = house(limits());
     for id in 0..10_000 {
         let peer = PeerId::random();
         connect(&mut behaviour, peer, id).unwrap();
@@ -77,7 +81,7 @@ fn too_many(denied: Result<(), ConnectionDenied>) -> &'static str {
 
 #[test]
 fn each_limit_is_enforced() {
-    let mut behaviour = Behaviour::new(limits(), Wasted::default());
+    let mut behaviour = house(limits());
     let (a, b, c) = (PeerId::random(), PeerId::random(), PeerId::random());
     connect(&mut behaviour, a, 1).unwrap();
     assert_eq!(too_many(connect(&mut behaviour, a, 2)), "connections to one peer");
@@ -110,15 +114,12 @@ fn each_limit_is_enforced() {
     enter(c, 5).unwrap();
     assert_eq!(too_many(enter(PeerId::random(), 6)), "connections");
     disconnect(&mut behaviour, a, 1);
-    let mut behaviour = Behaviour::new(
-        Limits {
-            established: 9,
-            established_incoming: 0,
-            newcomers: 0,
-            ..limits()
-        },
-        Wasted::default(),
-    );
+    let mut behaviour = house(Limits {
+        established: 9,
+        established_incoming: 0,
+        newcomers: 0,
+        ..limits()
+    });
     let id = ConnectionId::new_unchecked(8);
     let denied = behaviour.handle_established_inbound_connection(id, a, &address, &address);
     assert_eq!(too_many(denied.map(drop)), "inbound connections");
@@ -145,14 +146,11 @@ fn enter(behaviour: &mut Behaviour, peer: PeerId, id: usize, from: &str) -> Resu
 
 #[test]
 fn those_who_have_not_shown_what_they_are_have_few_places_and_fewer_from_one_address() {
-    let mut behaviour = Behaviour::new(
-        Limits {
-            unknown: 3,
-            unknown_per_source: 2,
-            ..Limits::for_peers(64, 1, 0)
-        },
-        Wasted::default(),
-    );
+    let mut behaviour = house(Limits {
+        unknown: 3,
+        unknown_per_source: 2,
+        ..Limits::for_peers(64, 1, 0)
+    });
     let (member, one, other) = (PeerId::random(), "/ip4/192.0.2.1/tcp/9", "/ip4/192.0.2.2/tcp/9");
     enter(&mut behaviour, PeerId::random(), 1, one).unwrap();
     enter(&mut behaviour, PeerId::random(), 2, one).unwrap();
@@ -187,13 +185,10 @@ fn those_who_have_not_shown_what_they_are_have_few_places_and_fewer_from_one_add
 
 #[test]
 fn circuits_have_no_address_and_share_all_places() {
-    let mut behaviour = Behaviour::new(
-        Limits {
-            unknown: 12,
-            ..Limits::for_peers(64, 1, 0)
-        },
-        Wasted::default(),
-    );
+    let mut behaviour = house(Limits {
+        unknown: 12,
+        ..Limits::for_peers(64, 1, 0)
+    });
     let circuit = |n: usize, behaviour: &mut Behaviour| {
         let peer = PeerId::random();
         enter(behaviour, peer, n, &format!("/p2p/{peer}"))
@@ -209,7 +204,7 @@ fn circuits_have_no_address_and_share_all_places() {
 
 #[test]
 fn handshakes_from_one_address_leave_places_for_others() {
-    let mut behaviour = Behaviour::new(Limits::for_peers(64, 1, 0), Wasted::default());
+    let mut behaviour = house(Limits::for_peers(64, 1, 0));
     let local: Multiaddr = "/memory/1".parse().unwrap();
     let mut knock = |id, from: &str| {
         let id = ConnectionId::new_unchecked(id);
@@ -227,7 +222,7 @@ fn handshakes_from_one_address_leave_places_for_others() {
 
 #[test]
 fn whose_connections_come_to_nothing_again_and_again_has_to_wait() {
-    let mut behaviour = Behaviour::new(Limits::for_peers(64, 1, 0), Wasted::default());
+    let mut behaviour = house(Limits::for_peers(64, 1, 0));
     let (member, one, other) = (PeerId::random(), "/ip4/192.0.2.1/tcp/9", "/ip4/192.0.2.2/tcp/9");
     enter(&mut behaviour, member, 0, one).unwrap();
     behaviour.know(member);
@@ -245,7 +240,7 @@ fn whose_connections_come_to_nothing_again_and_again_has_to_wait() {
     enter(&mut behaviour, PeerId::random(), most + 2, other).unwrap();
 
     // Handshakes that fail count, too; connections of members that end do not.
-    let mut behaviour = Behaviour::new(Limits::for_peers(64, 1, 0), Wasted::default());
+    let mut behaviour = house(Limits::for_peers(64, 1, 0));
     let local: Multiaddr = "/memory/1".parse().unwrap();
     for id in 0..=most {
         enter(&mut behaviour, member, id, one).unwrap();
@@ -269,7 +264,7 @@ fn whose_connections_come_to_nothing_again_and_again_has_to_wait() {
 
 #[test]
 fn when_memory_is_short_only_those_come_in_who_are_known() {
-    let mut behaviour = Behaviour::new(Limits::for_peers(64, 1, 0), Wasted::default());
+    let mut behaviour = house(Limits::for_peers(64, 1, 0));
     let (member, address) = (PeerId::random(), "/ip4/192.0.2.1/tcp/9");
     connect(&mut behaviour, member, 1).unwrap();
     behaviour.know(member);
@@ -286,15 +281,12 @@ fn when_memory_is_short_only_those_come_in_who_are_known() {
 
 #[test]
 fn who_comes_when_all_places_are_taken_has_one_turn_beyond_them() {
-    let mut behaviour = Behaviour::new(
-        Limits {
-            unknown: 9,
-            unknown_per_source: 9,
-            established: 9,
-            ..limits()
-        },
-        Wasted::default(),
-    );
+    let mut behaviour = house(Limits {
+        unknown: 9,
+        unknown_per_source: 9,
+        established: 9,
+        ..limits()
+    });
     let (now, from) = (Instant::now(), "/ip4/192.0.2.1/tcp/9");
     let (first, newcomer, late) = (PeerId::random(), PeerId::random(), PeerId::random());
     enter(&mut behaviour, first, 1, from).unwrap();
@@ -333,7 +325,7 @@ fn a_guest_is_held_to_fewer_connections_than_a_member() {
         established_per_peer: 4,
         ..limits()
     };
-    let mut behaviour = Behaviour::new(limits, Wasted::default());
+    let mut behaviour = house(limits);
     let guest = PeerId::random();
     behaviour.set_guest(guest, true);
     connect(&mut behaviour, guest, 1).unwrap();
@@ -360,7 +352,7 @@ fn guests_have_room_beside_that_of_members() {
 
 #[test]
 fn who_is_only_not_to_be_dialed_may_come_and_who_is_to_wait_may_come_later() {
-    let mut behaviour = Behaviour::new(limits(), Wasted::default());
+    let mut behaviour = house(limits());
     let (now, address) = (Instant::now(), "/memory/1".parse::<Multiaddr>().unwrap());
     let comes = |behaviour: &mut Behaviour, peer, id| {
         let id = ConnectionId::new_unchecked(id);
@@ -380,7 +372,7 @@ fn who_is_only_not_to_be_dialed_may_come_and_who_is_to_wait_may_come_later() {
 
 #[test]
 fn strangers_are_kept_out_for_a_while_and_their_number_is_bounded() {
-    let mut behaviour = Behaviour::new(limits(), Wasted::default());
+    let mut behaviour = house(limits());
     let now = Instant::now();
     let stranger = PeerId::random();
     behaviour.keep_out(stranger, Ban::All, now);

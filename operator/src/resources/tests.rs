@@ -28,6 +28,19 @@ fn env(pod: &PodSpec, name: &str) -> Option<String> {
 }
 
 #[test]
+fn a_rollout_waits_until_a_new_pod_has_met_others() {
+    // After which an agent that waits to be dialed dials by itself, in seconds: the planner's `GRACE`.
+    const GRACE: i32 = 3;
+    for workload in ["StatefulSet", "DaemonSet"] {
+        let seconds = match desired(&network(json!({"workload": workload})), "f00d").workload {
+            DesiredWorkload::StatefulSet(set) => set.spec.unwrap().min_ready_seconds,
+            DesiredWorkload::DaemonSet(set) => set.spec.unwrap().min_ready_seconds,
+        };
+        assert!(seconds > Some(GRACE), "{workload}: {seconds:?}");
+    }
+}
+
+#[test]
 fn every_object_is_owned_and_labelled() {
     let Desired {
         service,

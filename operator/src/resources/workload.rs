@@ -66,7 +66,6 @@ pub(super) fn workload(network: &Network, fingerprint: &str) -> DesiredWorkload 
                 min_ready_seconds: Some(MIN_READY_SECONDS),
                 revision_history_limit: Some(3),
                 template,
-                ..DaemonSetSpec::default()
             }),
             status: None,
         }))
